@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tree promises about itself: generated docs are current, files stay readable, each has its licence line."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+LICENCE = "SPDX-License-Identifier: Apache-2.0"
+# Raising these is a decision for review, not for whoever needs a line more.
+MAX_CORE_LINES = 9000
+MAX_FILE_LINES = 500
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / line for line in listed.stdout.splitlines()]
+
+
+def ops_page() -> str:
+    """docs/ops.md, from the rows of ops.def."""
+    text = (ROOT / "csrc" / "graph" / "ops.def").read_text()
+    body = re.sub(r"^//.*$", "", text, flags=re.MULTILINE)
+    page = "# Ops\n\nGenerated from `csrc/graph/ops.def` by `python .ci/check_tree.py --write`.\n\n"
+    page += "| op | inputs | meaning |\n|---|---|---|\n"
+    for name, rest in re.findall(r"OP\((\w+), \w+,(.*?)\)\n(?=OP|\s*$)", body + "\n", flags=re.DOTALL):
+        inputs, *meaning = re.findall(r'"((?:[^"\\]|\\.)*)"', rest)
+        shown = "".join(meaning).replace("|", "\\|")
+        page += f"| `{name}` | {inputs} | {shown} |\n"
+    return page
+
+
+def main() -> None:
+    problems = []
+    page = ROOT / "docs" / "ops.md"
+    if "--write" in sys.argv:
+        page.write_text(ops_page())
+    if not page.exists() or page.read_text() != ops_page():
+        problems.append("docs/ops.md is not what ops.def says: python .ci/check_tree.py --write")
+    sources = tracked("*.cc", "*.h", "*.def", "*.py", "*.pyi")
+    for path in sources:
+        text = path.read_text()
+        name = path.relative_to(ROOT)
+        if LICENCE not in text[:200]:
+            problems.append(f"{name}: no {LICENCE}")
+        if text.count("\n") > MAX_FILE_LINES:
+            problems.append(f"{name}: {text.count(chr(10))} lines, at most {MAX_FILE_LINES}")
+    core = sum(p.read_text().count("\n") for p in tracked("csrc/*"))
+    if core > MAX_CORE_LINES:
+        problems.append(f"csrc/ has {core} lines, at most {MAX_CORE_LINES}")
+    if problems:
+        raise SystemExit("\n".join(problems))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Print a command of the README, so that CI runs what users read: the first fenced line that contains WORD.
+
+    python .ci/readme_command.py test
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    word = sys.argv[1]
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    for block in re.findall(r"```(?:sh|bash)\n(.*?)```", readme, flags=re.DOTALL):
+        for line in block.splitlines():
+            if word in line:
+                print(line)
+                return
+    raise SystemExit(f"README.md has no command with {word!r}")
+
+
+if __name__ == "__main__":
+    main()

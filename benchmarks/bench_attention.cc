@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_attention [threads]: attention, LayerNorm and GELU on the instruction set that TRINE_ISA or
+// the machine picks; median and 95th percentile of each, and the median's share of what the machine
+// can do.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <new>
+#include <vector>
+
+#include "cpu/ops.h"
+#include "cpu/peak.h"
+
+namespace trine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Timing {
+  double median, p95;  // seconds
+};
+
+Timing time(const std::function<void()>& body) {
+  constexpr int kMinRuns = 20, kMaxRuns = 5000;
+  constexpr std::chrono::milliseconds kBudget{300};
+  for (int i = 0; i < 3; ++i) body();
+  std::vector<double> seconds;
+  const Clock::time_point begin = Clock::now();
+  while (int(seconds.size()) < kMinRuns ||
+         (Clock::now() - begin < kBudget && int(seconds.size()) < kMaxRuns)) {
+    const Clock::time_point start = Clock::now();
+    body();
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return {seconds[seconds.size() / 2], seconds[seconds.size() * 95 / 100]};
+}
+
+std::vector<float> noise(int64_t n) {
+  std::vector<float> values(static_cast<size_t>(n));
+  uint32_t state = 1;
+  for (float& v : values) {
+    state = state * 1664525u + 1013904223u;
+    v = float(state >> 8) * 0x1p-23f - 1.0f;
+  }
+  return values;
+}
+
+// Work is in Gflop or GB, `limit` in the same unit per second.
+void report(const char* what, const Timing& t, double work, const char* unit, double limit) {
+  std::printf("%-34s %9.1f us  p95 %9.1f us  %7.1f %s  %5.1f %%\n", what, t.median * 1e6,
+              t.p95 * 1e6, work / t.median, unit, 100.0 * work / t.median / limit);
+}
+
+struct Machine {
+  cpu::Workers workers;
+  double gflops, gbs;
+};
+
+// One sequence of MPNet-base's shape: 12 heads of 64, q, k and v side by side.
+void bench_attention(const Machine& m, int32_t length, bool bias) {
+  constexpr int32_t kHeads = 12, kDim = 64;
+  const int64_t width = kHeads * kDim;
+  const std::vector<float> qkv = noise(length * 3 * width),
+                           table = noise(kHeads * (2 * int64_t{length} - 1));
+  std::vector<float> y(static_cast<size_t>(length * width));
+  const int32_t offsets[] = {0, length};
+  AttentionArgs args = {};
+  args.q = qkv.data(), args.k = qkv.data() + width, args.v = qkv.data() + 2 * width;
+  args.ldq = args.ldk = args.ldv = 3 * width;
+  args.bias = bias ? table.data() : nullptr, args.span = length;
+  args.y = y.data(), args.ldy = width;
+  args.batch = {offsets, 1};
+  args.heads = args.kv_heads = kHeads, args.head_dim = kDim;
+  args.scale = 0.125f;
+  char name[64];
+  std::snprintf(name, sizeof name, "attention L=%d%s", length, bias ? " bias" : "");
+  report(name, time([&] { cpu::attention(args, m.workers); }),
+         4e-9 * length * length * double(width), "GFLOP/s", m.gflops);
+}
+
+void bench_layer_norm(const Machine& m, int64_t rows, int64_t cols) {
+  const std::vector<float> x = noise(rows * cols), weight = noise(cols), bias = noise(cols);
+  std::vector<float> y(x.size());
+  const LayerNormArgs args = {x.data(), cols, weight.data(), bias.data(), y.data(),
+                              cols,     rows, cols,          1e-5f};
+  char name[64];
+  std::snprintf(name, sizeof name, "layer_norm %lld x %lld", static_cast<long long>(rows),
+                static_cast<long long>(cols));
+  report(name, time([&] { cpu::layer_norm(args, m.workers); }), 8e-9 * double(rows * cols),
+         "GB/s   ", m.gbs);
+}
+
+// Counted as 22 instructions of two flop for each vector: the share is that of the arithmetic
+// units.
+void bench_gelu(const Machine& m, int64_t rows, int64_t cols) {
+  const std::vector<float> x = noise(rows * cols);
+  std::vector<float> y(x.size());
+  const ActivationArgs args = {x.data(), cols, y.data(), cols, rows, cols, Activation::kGelu};
+  char name[64];
+  std::snprintf(name, sizeof name, "gelu %lld x %lld", static_cast<long long>(rows),
+                static_cast<long long>(cols));
+  report(name, time([&] { cpu::activation(args, m.workers); }), 44e-9 * double(rows * cols),
+         "Gop/s  ", m.gflops);
+}
+
+int run(int threads) {
+  cpu::ThreadPool pool(threads);
+  const cpu::KernelTable& table = cpu::select_kernel_table();
+  const size_t stride = (table.attention_scratch_bytes(2048, 64) + 63) / 64 * 64;
+  auto* scratch =
+      static_cast<std::byte*>(::operator new(stride * size_t(pool.size()), std::align_val_t{64}));
+  const Machine m = {{&table, &pool, scratch, stride},
+                     cpu::peak_gflops(table.isa, pool.size()),
+                     cpu::read_bandwidth_gbs(pool.size())};
+  std::printf("%s, %d threads: %.0f GFLOP/s, %.1f GB/s from memory\n", table.name, pool.size(),
+              m.gflops, m.gbs);
+  for (const int32_t length : {16, 24, 32, 64, 128, 256, 384, 512, 1024, 2048}) {
+    bench_attention(m, length, false);
+    bench_attention(m, length, true);
+  }
+  for (const int64_t rows : {16, 128, 8192}) bench_layer_norm(m, rows, 768);
+  for (const int64_t rows : {1, 16, 128}) bench_gelu(m, rows, 3072);
+  ::operator delete(scratch, std::align_val_t{64});
+  return 0;
+}
+
+}  // namespace
+}  // namespace trine
+
+int main(int argc, char** argv) { return trine::run(argc > 1 ? std::atoi(argv[1]) : 1); }

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+// The few things that compilers spell differently; nothing else in the core uses a compiler extension.
+#pragma once
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define TRINE_RESTRICT __restrict
+#define TRINE_INLINE __forceinline
+#define TRINE_NOINLINE __declspec(noinline)
+#else
+#define TRINE_RESTRICT __restrict__
+#define TRINE_INLINE inline __attribute__((always_inline))
+#define TRINE_NOINLINE __attribute__((noinline))
+#endif
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define TRINE_X86 1
+#endif
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define TRINE_ARM64 1
+#endif
+
+#if defined(TRINE_X86)
+#include <immintrin.h>
+#elif defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
+// Compiles one function for an instruction set that its file is not compiled for; MSVC needs nothing.
+#if defined(_MSC_VER) && !defined(__clang__)
+#define TRINE_TARGET(features)
+#else
+#define TRINE_TARGET(features) __attribute__((target(features)))
+#endif
+
+// Before a loop of constant trip count over an array that must live in registers.
+#if defined(__clang__)
+#define TRINE_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define TRINE_UNROLL _Pragma("GCC unroll 32")
+#else
+#define TRINE_UNROLL
+#endif
+
+// Ask for a cache line that is read soon: into every level, or into the second level and beyond.
+#if defined(_MSC_VER) && !defined(__clang__)
+#if defined(TRINE_X86)
+#define TRINE_PREFETCH(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
+#define TRINE_PREFETCH_L2(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1)
+#else
+#define TRINE_PREFETCH(p) __prefetch(p)
+#define TRINE_PREFETCH_L2(p) __prefetch(p)
+#endif
+#else
+#define TRINE_PREFETCH(p) __builtin_prefetch((p), 0, 3)
+#define TRINE_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
+#endif
+
+// Body of a spin loop: leaves the core's resources to its other hardware thread for some cycles.
+#if defined(TRINE_X86)
+#define TRINE_PAUSE() _mm_pause()
+#elif defined(TRINE_ARM64) && defined(_MSC_VER) && !defined(__clang__)
+#define TRINE_PAUSE() __isb(_ARM64_BARRIER_SY)
+#elif defined(TRINE_ARM64)
+#define TRINE_PAUSE() __asm__ volatile("isb" ::: "memory")
+#else
+#define TRINE_PAUSE() (void)0
+#endif

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rewrites of a graph, each from a valid graph to a valid graph that computes the same bits.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "graph/graph.h"
+
+namespace trine {
+
+// The nodes that the named outputs need, with those outputs only, in the order given. InputError names an unknown one.
+Graph prune(const Graph&, const std::vector<std::string>& outputs);
+
+// Runs every op whose inputs are weights alone on the backend and keeps the result as a constant.
+Graph fold(const Graph&, Backend&);
+
+// Projections of one x into one GEMM; bias, activation and residual into the GEMM's epilogue.
+Graph fuse(const Graph&);
+
+}  // namespace trine

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// A graph for some outputs, compiled: a flat list of steps over buffers whose places are known up to the number of rows.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "exec/step.h"
+#include "graph/graph.h"
+
+namespace trine {
+
+// What a batch must satisfy, so that no step has to check anything.
+struct Limits {
+  int64_t ids = INT32_MAX;          // input_ids are below this
+  int64_t token_types = INT32_MAX;  // likewise
+  int64_t max_length = INT32_MAX;   // tokens of a sequence
+  std::string max_length_reason;
+};
+
+struct PlanOutput {
+  std::string name;
+  Operand value;
+  Rows rows = Rows::kTokens;
+};
+
+struct Plan {
+  Graph graph;  // as compiled, after all passes: for dumps and profiles
+  std::vector<Step> steps;
+  std::vector<PlanOutput> outputs;
+  int64_t token_row_bytes = 0;     // arena bytes per token
+  int64_t sequence_row_bytes = 0;  // arena bytes per sequence
+  Limits limits;
+};
+
+// Weights packed for their consumers, shared by the plans of a model.
+class PackedWeights {
+ public:
+  explicit PackedWeights(Backend& backend) : backend_(backend) {}
+  const Packed& get(const Graph&, NodeId weight, const Node& consumer, size_t slot);
+  size_t bytes_owned() const noexcept { return bytes_owned_; }
+
+ private:
+  Backend& backend_;
+  std::map<std::string, Packed> packed_;
+  size_t bytes_owned_ = 0;
+};
+
+// `graph` is folded. InputError when an output is unknown, DeviceError when the backend lacks an op.
+std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs, Backend&, PackedWeights&,
+                                bool fused = true);
+
+}  // namespace trine

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend.h"
+
+#include <algorithm>
+
+#include "cpu/ops.h"
+#include "cpu/thread_pool.h"
+#include "exec/host.h"
+#include "exec/lower.h"
+#include "ref/ref.h"
+
+namespace trine {
+namespace {
+
+const cpu::Workers& workers(const RunContext& c) noexcept { return *static_cast<const cpu::Workers*>(c.device); }
+
+struct Kernels {
+  static void linear(const LinearArgs& a, const RunContext& c) noexcept { cpu::linear(a, workers(c)); }
+  static void attention(const AttentionArgs& a, const RunContext& c) noexcept { cpu::attention(a, workers(c)); }
+  static void layer_norm(const LayerNormArgs& a, const RunContext& c) noexcept { cpu::layer_norm(a, workers(c)); }
+  static void embedding(const EmbeddingArgs& a, const RunContext& c) noexcept { cpu::embedding(a, workers(c)); }
+  static void activation(const ActivationArgs& a, const RunContext& c) noexcept { cpu::activation(a, workers(c)); }
+  static void add(const AddArgs& a, const RunContext& c) noexcept { cpu::add(a, workers(c)); }
+  static void pool(const PoolArgs& a, const RunContext& c) noexcept { cpu::pool(a, workers(c)); }
+  static void l2_normalize(const L2NormalizeArgs& a, const RunContext& c) noexcept { cpu::l2_normalize(a, workers(c)); }
+  // Some thousand values, once per model: the reference is fast enough.
+  static void relative_bias(const RelativeBiasArgs& a, const RunContext&) noexcept { ref::relative_bias(a); }
+};
+
+// What the kernels need per thread; grows with every node that is lowered.
+struct ScratchNeed {
+  size_t linear = 0;
+  int64_t head_dim = 0;
+};
+
+class CpuContext : public DeviceContext {
+ public:
+  CpuContext(const cpu::KernelTable& table, cpu::ThreadPool& pool, const ScratchNeed& need)
+      : need_(need), workers_{&table, &pool, nullptr, 0} {}
+
+  const void* get() const noexcept override { return &workers_; }
+
+  void reserve(int64_t max_length) override {
+    size_t stride = need_.linear;
+    if (need_.head_dim > 0) {
+      stride = std::max(stride, workers_.table->attention_scratch_bytes(max_length, need_.head_dim));
+    }
+    stride = (stride + 63) / 64 * 64;
+    if (stride <= workers_.scratch_stride && memory_) return;
+    const size_t bytes = stride * static_cast<size_t>(workers_.pool->size());
+    memory_.reset();
+    memory_ = host::alloc(bytes);
+    workers_.scratch = memory_.get();
+    workers_.scratch_stride = stride;
+  }
+
+  size_t bytes() const noexcept override { return workers_.scratch_stride * static_cast<size_t>(workers_.pool->size()); }
+
+ private:
+  const ScratchNeed& need_;
+  cpu::Workers workers_;
+  std::shared_ptr<std::byte> memory_;
+};
+
+class CpuBackend : public Backend {
+ public:
+  explicit CpuBackend(int threads) : table_(cpu::select_kernel_table()), pool_(threads) {}
+
+  BackendInfo properties() const override { return {"cpu", table_.name, pool_.size()}; }
+  bool supports(const Graph&, const Node&) const noexcept override { return true; }
+  std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
+
+  Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
+    if (consumer.op == Op::embedding) return host::in_place(graph, weight);
+    if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
+    const int64_t n = graph[weight].shape.dims[0];
+    if (slot == 1) return pack_panels(graph, weight);
+    // The epilogue reads whole panels.
+    return host::as_f32(graph, weight, (n + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel - n);
+  }
+
+  Step lower(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) override {
+    if (node.op == Op::linear) {
+      need_.linear = std::max(need_.linear, table_.linear_scratch_bytes(graph[node.inputs[0]].shape.cols()));
+    } else if (node.op == Op::attention) {
+      need_.head_dim = std::max(need_.head_dim, node.shape.cols() / node.as<AttentionAttrs>().heads);
+    }
+    return lower_on_host<Kernels>(graph, node, in, out);
+  }
+
+  std::unique_ptr<DeviceContext> context() override { return std::make_unique<CpuContext>(table_, pool_, need_); }
+
+ private:
+  // Parts are whole panels (fuse merges no others), so each is packed into its own place.
+  Packed pack_panels(const Graph& graph, NodeId weight) {
+    const std::vector<host::Part> from = host::parts(graph, weight);
+    int64_t floats = 0;
+    for (const auto& p : from) floats += cpu::packed_floats(p.rows, p.cols);
+    const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+    const std::shared_ptr<std::byte> memory = host::alloc(bytes);
+    auto* to = reinterpret_cast<float*>(memory.get());
+    for (const auto& p : from) {
+      cpu::pack_linear(p.data, p.dtype, p.rows, p.cols, to, pool_);
+      to += cpu::packed_floats(p.rows, p.cols);
+    }
+    return {memory, memory.get(), bytes, DType::kF32};
+  }
+
+  const cpu::KernelTable& table_;
+  cpu::ThreadPool pool_;
+  ScratchNeed need_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+
+}  // namespace trine

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace trine::cpu {
+
+// What the processor has and the operating system has switched on; false for another
+// architecture's.
+struct Features {
+  bool avx2 = false;         // with FMA and F16C, which the AVX2 kernels use as well
+  bool avx512 = false;       // F, BW, DQ and VL
+  bool avx512_vnni = false;  // int8 dot products
+  bool avx512_bf16 =
+      false;  // bf16 dot products: half the rate of fp32 FMA on some processors, twice on others
+  bool amx_int8 = false;  // needs the kernel's permission before the first tile instruction
+  bool amx_bf16 = false;
+  bool neon_dotprod = false;
+  bool neon_i8mm = false;
+  bool neon_bf16 = false;
+};
+
+// Read once, on the first call.
+const Features& features() noexcept;
+
+}  // namespace trine::cpu

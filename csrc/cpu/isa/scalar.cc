@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/kernel_table.h"
+#include "cpu/simd/vec_scalar.h"
+
+namespace trine::cpu::scalar {
+
+#include "cpu/kernels/math-inl.h"
+#include "cpu/kernels/rows-inl.h"
+
+#include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/add-inl.h"
+#include "cpu/kernels/attention-inl.h"
+#include "cpu/kernels/embedding-inl.h"
+#include "cpu/kernels/l2_normalize-inl.h"
+#include "cpu/kernels/layer_norm-inl.h"
+#include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/pool-inl.h"
+
+extern const KernelTable kTable;
+const KernelTable kTable = {
+    Isa::kScalar, "scalar",
+    linear,       linear_scratch_bytes,
+    attention,    attention_scratch_bytes,
+    layer_norm,   embedding,
+    activation,   add,
+    pool,         l2_normalize,
+};
+
+}  // namespace trine::cpu::scalar

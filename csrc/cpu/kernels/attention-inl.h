@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: Apache-2.0
+// One head of one sequence: scores, softmax, product with V, for blocks of a few queries against
+// all keys.
+//
+// Layout. K is packed once per call into panels of 16 keys, [ceil(L / 16)][head_dim][16] (register
+// transposes), so that one vector holds the same coordinate of neighbouring keys. V is used where
+// it lies when head_dim is a multiple of the vector and L is short, else copied with its rows
+// padded. Queries and scores of a block live in scratch as "strips": runs of kStripLength numbers a
+// row, all rows of a run together, so that every row's address is a constant away from the first
+// one's. Scores: kBlockQueries x L numbers, never more.
+//
+// Tile. Both products are the same loop: R rows broadcast from strips times NV vectors of keys (or
+// of columns of V). Register budget: AVX-512 12 x 2 accumulators + 2 + 1 of 32; AVX2 6 x 2 + 2 + 1
+// of 16; NEON 6 x 4 + 4 + 1 of 32.
+//
+// The scores' strips are where further terms of a score belong: softmax_row's first pass adds the
+// bias there, before anything leaves L1.
+//
+// Order. A score sums its coordinates, and an output its keys, in ascending order in one
+// accumulator; the softmax's sum runs over keys j, j + lanes, .. in lane j. So a query's bits
+// depend on its sequence alone: not on [q0, q1), nor on which rows share its block.
+//
+// Bound: 4 L^2 head_dim flop; at 32 < L FMA-bound, the exponentials take about a tenth. Two passes
+// over scores in L1 beat an online softmax there: nothing is rescaled.
+
+constexpr int64_t kStripLength = 256;
+constexpr int64_t kStripStride = kStripLength + 16;  // a power of two would share cache sets
+constexpr int kVecsPerPanel = static_cast<int>(kPanel) / Vec::kLanes;
+constexpr int kWideVecs = kVecsPerPanel > 2 ? kVecsPerPanel : 2;
+constexpr int kBlockQueries = Vec::kMaxRegisters == 32 ? 24 / kWideVecs : Vec::kLanes == 8 ? 6 : 2;
+constexpr int64_t kStripFloats = kBlockQueries * kStripStride;
+// From so many keys on V is copied: rows some power of two apart, as in a 1024 wide model, share
+// few cache sets. At 1024 keys that gives 15 % there and costs 1 to 2 % elsewhere.
+constexpr int64_t kCopyValues = 64;
+constexpr float kLog2OfE = 1.44269504f;
+
+static TRINE_INLINE int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+static TRINE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+// Floats that strips for one block take, and where number i of row r is in them.
+static TRINE_INLINE int64_t strip_floats(int64_t length) {
+  return round_up(length, kStripLength) / kStripLength * kStripFloats;
+}
+static TRINE_INLINE int64_t in_strip(int64_t r, int64_t i) {
+  return i / kStripLength * kStripFloats + r * kStripStride + i % kStripLength;
+}
+
+// One call's sequence and head. All keys [0, keys) have been packed.
+struct Head {
+  const float* q;  // row i of the sequence is i * ldq further
+  const float* k;
+  const float* v;
+  int64_t ldq, ldk, ldv;
+  float* y;
+  int64_t ldy;
+  const float* bias;  // bias[j - i] for query i and key j, or null
+  int64_t length, keys, dim;
+  float scale;  // times log2(e): scores are exponents of 2
+  bool causal;
+  float* panels;   // K
+  float* queries;  // strips
+  float* scores;   // strips
+};
+
+static size_t attention_scratch_bytes(int64_t max_length, int64_t head_dim) noexcept {
+  const int64_t keys = round_up(max_length, kPanel), dim = round_up(head_dim, kPanel);
+  const int64_t floats = 2 * keys * dim + strip_floats(head_dim) + strip_floats(max_length);
+  return static_cast<size_t>(floats) * sizeof(float);
+}
+
+// Keys [0, keys) into panels, the last filled up with zeros: their scores count for nothing, but
+// may be no denormals.
+static void pack_keys(const Head& head) noexcept {
+  constexpr int kLanes = Vec::kLanes;
+  for (int64_t j = 0; j < round_up(head.keys, kPanel); j += kLanes) {
+    float* panel = head.panels + j / kPanel * kPanel * head.dim + j % kPanel;
+    for (int64_t c = 0; c < head.dim; c += kLanes) {
+      const int64_t n = smaller(head.dim - c, kLanes);
+      Vec block[kLanes];
+      TRINE_UNROLL for (int r = 0; r < kLanes; ++r) {
+        block[r] = j + r < head.keys ? LoadUpTo(head.k + (j + r) * head.ldk + c, n) : Zero();
+      }
+      Transpose(block);
+      if (n == kLanes) {
+        TRINE_UNROLL for (int r = 0; r < kLanes; ++r) StoreU(block[r], panel + (c + r) * kPanel);
+      } else {
+        TRINE_UNROLL for (int r = 0; r < kLanes; ++r) {
+          if (r < n) StoreU(block[r], panel + (c + r) * kPanel);
+        }
+      }
+    }
+  }
+}
+
+// acc[r][v] = sum over k < depth of strips[r][k] * b[k * ldb + v * ldv]
+template <int R, int NV>
+static TRINE_INLINE void multiply(const float* strips, int64_t depth, const float* b, int64_t ldb,
+                                  int64_t ldv, Vec (&acc)[R][NV]) {
+  TRINE_UNROLL for (int r = 0; r < R; ++r) {
+    TRINE_UNROLL for (int v = 0; v < NV; ++v) acc[r][v] = Zero();
+  }
+  for (; depth > 0; depth -= kStripLength, strips += kStripFloats) {
+    const int64_t run = smaller(depth, kStripLength);
+    for (int64_t k = 0; k < run; ++k, b += ldb) {
+      Vec column[NV];
+      TRINE_UNROLL for (int v = 0; v < NV; ++v) column[v] = LoadU(b + v * ldv);
+      TRINE_UNROLL for (int r = 0; r < R; ++r) {
+        const Vec row = Set(strips[r * kStripStride + k]);
+        TRINE_UNROLL for (int v = 0; v < NV; ++v) acc[r][v] = MulAdd(row, column[v], acc[r][v]);
+      }
+    }
+  }
+}
+
+// Queries i0 .. i0 + R - 1 into strips, scaled.
+template <int R>
+static TRINE_INLINE void load_queries(const Head& head, int64_t i0) {
+  constexpr int64_t kLanes = Vec::kLanes;
+  const Vec scale = Set(head.scale);
+  for (int r = 0; r < R; ++r) {
+    const float* q = head.q + (i0 + r) * head.ldq;
+    for (int64_t c = 0; c < head.dim; c += kLanes) {
+      const Vec scaled = Mul(LoadUpTo(q + c, smaller(head.dim - c, kLanes)), scale);
+      StoreU(scaled, head.queries + in_strip(r, c));
+    }
+  }
+}
+
+// Scores of R queries and the NV vectors of keys from j on.
+template <int R, int NV>
+static TRINE_NOINLINE void score_tile(const Head& head, int64_t j) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes;
+  Vec acc[R][NV];
+  multiply<R, NV>(head.queries, head.dim, head.panels + j * head.dim, kPanel,
+                  kVecsPerPanel == 1 ? kPanel * head.dim : kLanes, acc);
+  float* to = head.scores + in_strip(0, j);
+  TRINE_UNROLL for (int r = 0; r < R; ++r) {
+    TRINE_UNROLL for (int v = 0; v < NV; ++v) StoreU(acc[r][v], to + r * kStripStride + v * kLanes);
+  }
+}
+
+template <int R>
+static TRINE_INLINE void score_block(const Head& head, int64_t keys) {
+  constexpr int64_t kWide = kWideVecs * Vec::kLanes;
+  int64_t j = 0;
+  for (; j + kWide <= round_up(keys, kPanel); j += kWide) score_tile<R, kWideVecs>(head, j);
+  if constexpr (kVecsPerPanel == 1) {
+    if (j < keys) score_tile<R, 1>(head, j);
+  }
+}
+
+// Row r of the scores, of query i, into exp(score - largest), in place; the sum is returned. Lanes
+// past the last key count as nothing.
+static TRINE_INLINE float softmax_row(const Head& head, int r, int64_t i, int64_t keys) {
+  constexpr int64_t kLanes = Vec::kLanes;
+  const Vec lowest = Set(-INFINITY);
+  const float* bias = head.bias == nullptr ? nullptr : head.bias - i;
+  Vec largest = lowest;
+  for (int64_t j0 = 0; j0 < keys; j0 += kStripLength) {
+    float* s = head.scores + in_strip(r, j0);
+    const int64_t run = smaller(keys - j0, kStripLength);
+    int64_t j = 0;
+    for (; j + kLanes <= run; j += kLanes) {
+      Vec score = LoadU(s + j);
+      if (bias != nullptr) {
+        score = MulAdd(LoadU(bias + j0 + j), Set(kLog2OfE), score);
+        StoreU(score, s + j);
+      }
+      largest = Max(largest, score);
+    }
+    if (j < run) {
+      Vec score = LoadU(s + j);
+      if (bias != nullptr) score = MulAdd(LoadN(bias + j0 + j, run - j), Set(kLog2OfE), score);
+      score = IfThenElse(FirstN(run - j), score, lowest);
+      StoreU(score, s + j);
+      largest = Max(largest, score);
+    }
+  }
+  const Vec top = Set(ReduceMax(largest));
+  Vec sum = Zero();
+  for (int64_t j0 = 0; j0 < keys; j0 += kStripLength) {
+    float* s = head.scores + in_strip(r, j0);
+    const int64_t run = smaller(keys - j0, kStripLength);
+    for (int64_t j = 0; j < run; j += kLanes) {
+      // Denormals would be nothing to the sum, but slow in the product with V. NaN is kept.
+      const Vec t = Sub(LoadU(s + j), top);
+      const Vec p = IfThenElse(Lt(t, Set(-126.0f)), Zero(), Exp2Fast(t, 1.0f));
+      StoreU(p, s + j);
+      sum = Add(sum, p);
+    }
+  }
+  return ReduceSum(sum);
+}
+
+// NV vectors of output columns from c on, the last of them perhaps cut by head_dim, for R queries.
+template <int R, int NV>
+static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t c,
+                                      const float* scale) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes;
+  const float* v = head.v + c;
+  Vec acc[R][NV];
+  multiply<R, NV>(head.scores, head.causal ? i0 + 1 : head.length, v, head.ldv, kLanes, acc);
+  if (head.causal) {
+    // The keys that only the later rows of the block may see.
+    TRINE_UNROLL for (int r = 1; r < R; ++r) {
+      for (int64_t j = i0 + 1; j <= i0 + r; ++j) {
+        const float p = head.scores[in_strip(r, j)];
+        TRINE_UNROLL for (int x = 0; x < NV; ++x) {
+          acc[r][x] = MulAdd(Set(p), LoadU(v + j * head.ldv + x * kLanes), acc[r][x]);
+        }
+      }
+    }
+  }
+  TRINE_UNROLL for (int r = 0; r < R; ++r) {
+    float* y = head.y + (i0 + r) * head.ldy + c;
+    TRINE_UNROLL for (int x = 0; x < NV; ++x) {
+      const Vec result = Mul(acc[r][x], Set(scale[r]));
+      StoreUpTo(result, y + x * kLanes, smaller(head.dim - c - x * kLanes, kLanes));
+    }
+  }
+}
+
+template <int R>
+static void attend_block(const Head& head, int64_t i0) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes;
+  load_queries<R>(head, i0);
+  score_block<R>(head, head.causal ? i0 + R : head.length);
+  float scale[R];
+  for (int r = 0; r < R; ++r) {
+    scale[r] = 1.0f / softmax_row(head, r, i0 + r, head.causal ? i0 + r + 1 : head.length);
+  }
+  int64_t c = 0;
+  for (; c + (kWideVecs - 1) * kLanes < head.dim; c += kWideVecs * kLanes) {
+    value_tile<R, kWideVecs>(head, i0, c, scale);
+  }
+  for (; c < head.dim; c += kLanes) value_tile<R, 1>(head, i0, c, scale);
+}
+
+// Blocks of R queries while they last, then smaller ones.
+template <int R>
+static TRINE_INLINE void attend(const Head& head, int64_t i, int64_t end) {
+  for (; i + R <= end; i += R) attend_block<R>(head, i);
+  if constexpr (R > 1) attend<(R > 8 ? 8 : R > 4 ? 4 : R / 2)>(head, i, end);
+}
+
+// V's rows end to end, padded with zeros to whole vectors.
+static void copy_values(Head& head, float* to) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes;
+  const int64_t stride = round_up(head.dim, kLanes);
+  for (int64_t j = 0; j < head.keys; ++j) {
+    for (int64_t c = 0; c < head.dim; c += kLanes) {
+      StoreU(LoadUpTo(head.v + j * head.ldv + c, smaller(head.dim - c, kLanes)),
+             to + j * stride + c);
+    }
+  }
+  head.v = to;
+  head.ldv = stride;
+}
+
+static void attention(const AttentionArgs& args, int32_t sequence, int32_t head_index, int64_t q0,
+                      int64_t q1, std::byte* scratch) noexcept {
+  if (q0 >= q1) return;
+  const int64_t first = args.batch.offsets[sequence];
+  const int64_t dim = args.head_dim;
+  const int64_t column = head_index * dim;
+  const int64_t kv_column = static_cast<int64_t>(head_index) * args.kv_heads / args.heads * dim;
+  const int64_t span = args.span;
+
+  Head head = {};
+  head.q = args.q + first * args.ldq + column, head.ldq = args.ldq;
+  head.k = args.k + first * args.ldk + kv_column, head.ldk = args.ldk;
+  head.v = args.v + first * args.ldv + kv_column, head.ldv = args.ldv;
+  head.y = args.y + first * args.ldy + column, head.ldy = args.ldy;
+  if (args.bias != nullptr) head.bias = args.bias + head_index * (2 * span - 1) + span - 1;
+  head.length = args.batch.offsets[sequence + 1] - first;
+  head.keys = args.causal ? q1 : head.length;
+  head.dim = dim;
+  head.scale = args.scale * kLog2OfE;
+  head.causal = args.causal;
+
+  head.queries = reinterpret_cast<float*>(scratch);
+  head.scores = head.queries + strip_floats(dim);
+  head.panels = head.scores + strip_floats(head.length);
+  float* values = head.panels + round_up(head.keys, kPanel) * round_up(dim, kPanel);
+  pack_keys(head);
+  if (dim % Vec::kLanes != 0 || head.keys >= kCopyValues) copy_values(head, values);
+  attend<kBlockQueries>(head, q0, q1);
+}

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows gathered from up to three tables, widened and added in registers. Bound: the latency of rows
+// that are in no cache; the processor overlaps a few of them by itself.
+
+static TRINE_INLINE Vec load_element(const char* row, DType dtype, int64_t j, int64_t n) {
+  const bool whole = n == Vec::kLanes;
+  switch (dtype) {
+    case DType::kF16:
+      return whole ? LoadF16(row + 2 * j) : LoadF16N(row + 2 * j, n);
+    case DType::kBF16:
+      return whole ? LoadBF16(row + 2 * j) : LoadBF16N(row + 2 * j, n);
+    default:
+      return whole ? LoadF32(row + 4 * j) : LoadF32N(row + 4 * j, n);
+  }
+}
+
+static void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes;
+  for (int64_t i = begin; i < end; ++i) {
+    const char* row[EmbeddingArgs::kMaxTables] = {};
+    for (int32_t t = 0; t < args.count; ++t) {
+      const int64_t bytes = args.cols * (args.dtypes[t] == DType::kF32 ? 4 : 2);
+      row[t] = static_cast<const char*>(args.tables[t]) + args.ids[t][i] * bytes;
+    }
+    float* y = args.y + i * args.ldy;
+    for (int64_t j = 0; j < args.cols; j += kLanes) {
+      const int64_t n = args.cols - j < kLanes ? args.cols - j : kLanes;
+      Vec sum = load_element(row[0], args.dtypes[0], j, n);
+      for (int32_t t = 1; t < args.count; ++t)
+        sum = Add(sum, load_element(row[t], args.dtypes[t], j, n));
+      StoreUpTo(sum, y + j, n);
+    }
+  }
+}

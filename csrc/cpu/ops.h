@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// Drivers: split one op over the pool's threads and call the kernels of one table. They decide only who computes which
+// output, never the order in which one output is summed.
+#pragma once
+
+#include <cstddef>
+
+#include "cpu/kernel_table.h"
+#include "cpu/thread_pool.h"
+
+namespace trine::cpu {
+
+struct Workers {
+  const KernelTable* table;
+  ThreadPool* pool;
+  std::byte* scratch;     // one piece per thread, 64-byte aligned
+  size_t scratch_stride;  // bytes from one thread's piece to the next's, a multiple of 64
+};
+
+void linear(const LinearArgs&, const Workers&) noexcept;
+void attention(const AttentionArgs&, const Workers&) noexcept;
+void layer_norm(const LayerNormArgs&, const Workers&) noexcept;
+void embedding(const EmbeddingArgs&, const Workers&) noexcept;
+void activation(const ActivationArgs&, const Workers&) noexcept;
+void add(const AddArgs&, const Workers&) noexcept;
+void pool(const PoolArgs&, const Workers&) noexcept;
+void l2_normalize(const L2NormalizeArgs&, const Workers&) noexcept;
+
+// Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into panels [ceil(N / 16)][K][16] starting at `packed`,
+// 64-byte aligned. `packed_floats` says how much room that takes. Threaded: it is most of the time to load a model.
+int64_t packed_floats(int64_t n, int64_t k) noexcept;
+void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed, ThreadPool&) noexcept;
+
+}  // namespace trine::cpu

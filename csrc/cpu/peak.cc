@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/peak.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "base/platform.h"
+#include "cpu/thread_pool.h"
+
+#if defined(TRINE_ARM64)
+#include <arm_neon.h>
+#endif
+
+namespace trine::cpu {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+// Independent sums: more than any processor's latency x units, few enough for 16 registers.
+constexpr int kChains = 12;
+
+// Each loop does `rounds` FMA on kChains vectors; the result must be used. The chains differ, or compilers compute one.
+using FmaLoop = float (*)(int64_t rounds);
+
+struct FmaTest {
+  FmaLoop loop;
+  int lanes;
+};
+
+float scalar_loop(int64_t rounds) {
+  constexpr int kLanes = 4;
+  volatile float factor = 0.999f;
+  const float f = factor;
+  float sums[kChains * kLanes];
+  for (int i = 0; i < kChains * kLanes; ++i) sums[i] = static_cast<float>(i);
+  for (int64_t round = 0; round < rounds; ++round) {
+    for (int i = 0; i < kChains * kLanes; ++i) sums[i] = sums[i] * f + f;
+  }
+  return *std::max_element(sums, sums + kChains * kLanes);
+}
+
+#if defined(TRINE_X86)
+TRINE_TARGET("avx2,fma") float avx2_loop(int64_t rounds) {
+  volatile float factor = 0.999f;
+  const __m256 f = _mm256_set1_ps(factor);
+  __m256 sums[kChains];
+  TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_ps(static_cast<float>(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+    TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm256_fmadd_ps(sums[i], f, f);
+  }
+  TRINE_UNROLL for (int i = 1; i < kChains; ++i) sums[0] = _mm256_add_ps(sums[0], sums[i]);
+  return _mm256_cvtss_f32(sums[0]);
+}
+
+TRINE_TARGET("avx512f") float avx512_loop(int64_t rounds) {
+  volatile float factor = 0.999f;
+  const __m512 f = _mm512_set1_ps(factor);
+  __m512 sums[kChains];
+  TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+    TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm512_fmadd_ps(sums[i], f, f);
+  }
+  TRINE_UNROLL for (int i = 1; i < kChains; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
+  return _mm512_cvtss_f32(sums[0]);
+}
+#elif defined(TRINE_ARM64)
+float neon_loop(int64_t rounds) {
+  constexpr int kArmChains = 2 * kChains;  // four units of latency four
+  volatile float factor = 0.999f;
+  const float32x4_t f = vdupq_n_f32(factor);
+  float32x4_t sums[kArmChains];
+  TRINE_UNROLL for (int i = 0; i < kArmChains; ++i) sums[i] = vdupq_n_f32(static_cast<float>(i));
+  for (int64_t round = 0; round < rounds / 2; ++round) {
+    TRINE_UNROLL for (int i = 0; i < kArmChains; ++i) sums[i] = vfmaq_f32(f, sums[i], f);
+  }
+  TRINE_UNROLL for (int i = 1; i < kArmChains; ++i) sums[0] = vaddq_f32(sums[0], sums[i]);
+  return vgetq_lane_f32(sums[0], 0);
+}
+#endif
+
+FmaTest fma_test(Isa isa) {
+  switch (isa) {
+#if defined(TRINE_X86)
+    case Isa::kAvx2: return {avx2_loop, 8};
+    case Isa::kAvx512: return {avx512_loop, 16};
+#elif defined(TRINE_ARM64)
+    case Isa::kNeon: return {neon_loop, 4};
+#endif
+    default: return {scalar_loop, 4};
+  }
+}
+
+// Runs body(thread) on all threads of the pool at the same time.
+template <class Body>
+void on_all_threads(ThreadPool& pool, const Body& body) {
+  std::atomic<int> arrived{0};
+  pool.parallel_for(pool.size(), [&](int64_t item, int) {
+    arrived.fetch_add(1);
+    while (arrived.load() < pool.size()) std::this_thread::yield();
+    body(item);
+  });
+}
+
+// Reads whole lines, each word of them, so that no load can be left out.
+uint64_t sum_words(const uint64_t* words, size_t n) {
+  uint64_t sum = 0;
+  for (size_t i = 0; i < n; ++i) sum += words[i];
+  return sum;
+}
+
+}  // namespace
+
+double peak_gflops(Isa isa, int threads) {
+  if (kernel_table(isa) == nullptr) return 0.0;
+  const FmaTest test = fma_test(isa);
+  constexpr int kRepeats = 5;
+  constexpr double kRepeatSeconds = 4e-3;
+  // As many rounds as take kRepeatSeconds at one round in 6 cycles of 4 GHz; the fastest repeat counts.
+  constexpr int64_t kRounds = static_cast<int64_t>(kRepeatSeconds * 4e9 / 6);
+  ThreadPool pool(threads);
+  std::vector<double> best(static_cast<size_t>(pool.size()), 0.0);
+  on_all_threads(pool, [&](int64_t i) {
+    for (int repeat = 0; repeat < kRepeats; ++repeat) {
+      const Clock::time_point start = Clock::now();
+      volatile float result = test.loop(kRounds);
+      (void)result;
+      const double flop = 2.0 * kChains * test.lanes * static_cast<double>(kRounds);
+      best[static_cast<size_t>(i)] = std::max(best[static_cast<size_t>(i)], flop / seconds_since(start) / 1e9);
+    }
+  });
+  double sum = 0.0;
+  for (const double gflops : best) sum += gflops;
+  return sum;
+}
+
+double read_bandwidth_gbs(int threads) {
+  constexpr size_t kBytes = size_t{256} << 20;
+  constexpr int kRepeats = 4;
+  ThreadPool pool(threads);
+  const size_t share = kBytes / sizeof(uint64_t) / static_cast<size_t>(pool.size());
+  const std::unique_ptr<uint64_t[]> words(new uint64_t[share * static_cast<size_t>(pool.size())]);
+  // Each thread first writes what it reads later: pages that were never written all lie in one place.
+  on_all_threads(pool, [&](int64_t i) {
+    uint64_t* const mine = words.get() + static_cast<size_t>(i) * share;
+    for (size_t j = 0; j < share; ++j) mine[j] = j;
+  });
+  double best = 0.0;
+  for (int repeat = 0; repeat < kRepeats; ++repeat) {
+    const Clock::time_point start = Clock::now();
+    on_all_threads(pool, [&](int64_t i) {
+      volatile uint64_t result = sum_words(words.get() + static_cast<size_t>(i) * share, share);
+      (void)result;
+    });
+    const size_t bytes = share * static_cast<size_t>(pool.size()) * sizeof(uint64_t);
+    best = std::max(best, static_cast<double>(bytes) / seconds_since(start) / 1e9);
+  }
+  return best;
+}
+
+}  // namespace trine::cpu

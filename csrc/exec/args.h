@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each op's kernel is called with: plain pointers, sizes and strides. `ref/<op>.cc` and `cpu/kernels/<op>-inl.h`
+// take the same struct, so that a test can hand one set of arguments to both. Strides are in elements. A kernel writes
+// its output and nothing else; outputs never overlap inputs unless a comment says so.
+#pragma once
+
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace trine {
+
+enum class Activation : uint8_t { kNone, kGelu, kGeluTanh, kRelu, kTanh, kSigmoid, kSilu, kQuickGelu };
+
+enum class PoolMode : uint8_t { kCls, kMean, kMax, kMeanSqrtLen, kWeightedMean, kLastToken };
+
+// A ragged batch: sequence b owns rows offsets[b] .. offsets[b + 1] of every per-token array.
+struct Ragged {
+  const int32_t* offsets;  // [sequences + 1], offsets[0] == 0
+  int32_t sequences;
+};
+
+// y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
+// The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the ISA has it), for
+// every M, every blocking and every thread count: this is what makes results independent of the batch.
+struct LinearArgs {
+  const float* x;
+  int64_t ldx;
+  const float* w;  // ref: row-major [N][K]; cpu: packed panels [ceil(N / 16)][K][16], missing columns zero
+  const float* bias;      // [N], or null; the cpu backend pads it with zeros to a multiple of 16
+  const float* residual;  // row stride ldr, or null; may be the same memory as y
+  int64_t ldr;
+  float* y;
+  int64_t ldy;
+  int64_t m, n, k;
+  Activation activation;
+};
+
+// Columns [h * head_dim, (h + 1) * head_dim) of q, k, v and y belong to head h (k and v: head h * kv_heads / heads).
+// y = softmax(scale * q k^T + bias[h][j - i + span - 1]) v over the keys j of the query's own sequence
+// (j <= i when causal). `bias` is indexed by distance alone, so no L x L table exists; sequences are at most `span` long
+// when it is given.
+struct AttentionArgs {
+  const float* q;
+  const float* k;
+  const float* v;
+  int64_t ldq, ldk, ldv;
+  const float* bias;  // [heads][2 * span - 1], or null
+  int32_t span;
+  float* y;
+  int64_t ldy;
+  Ragged batch;
+  int32_t heads, kv_heads, head_dim;
+  float scale;
+  bool causal;
+};
+
+// y[i] = (x[i] - mean) / sqrt(variance + eps) * weight + bias, each row on its own; variance is the population's, taken
+// after the mean is removed. y may be x.
+struct LayerNormArgs {
+  const float* x;
+  int64_t ldx;
+  const float* weight;  // [cols], or null for 1
+  const float* bias;    // [cols], or null for 0
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+  float eps;
+};
+
+// y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the checkpoint's dtype (F32, F16
+// or BF16) and place; their rows need not be aligned. Ids were checked against `table_rows` before the run.
+struct EmbeddingArgs {
+  static constexpr int kMaxTables = 3;
+  const int32_t* ids[kMaxTables];
+  const void* tables[kMaxTables];
+  DType dtypes[kMaxTables];
+  int32_t count;
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+};
+
+// y[i] = act(x[i]); y may be x.
+struct ActivationArgs {
+  const float* x;
+  int64_t ldx;
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+  Activation activation;
+};
+
+// y[i] = a[i] + b[i]; y may be a or b.
+struct AddArgs {
+  const float* a;
+  const float* b;
+  int64_t lda, ldb;
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+};
+
+// One row for each sequence, from its rows [offsets[b] + skip[b], offsets[b + 1]) (skip null: 0; a sequence with no row left
+// gives zeros). kMean: sum / count; kMeanSqrtLen: sum / sqrt(count); kWeightedMean: sum of (t + 1) x_t / sum of (t + 1),
+// t counted from the start of the sequence; kMax: the largest; kCls: the first of these rows (the sequence's first if none is left);
+// kLastToken: the last row. Sums run in ascending t, one float accumulator per column.
+struct PoolArgs {
+  const float* x;
+  int64_t ldx;
+  const int32_t* skip;  // [sequences], or null
+  float* y;
+  int64_t ldy;
+  int64_t cols;
+  Ragged batch;
+  PoolMode mode;
+};
+
+// y[i] = x[i] / max(||x[i]||, eps); y may be x.
+struct L2NormalizeArgs {
+  const float* x;
+  int64_t ldx;
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+  float eps;
+};
+
+// y[h][d + span - 1] = table[bucket(d)][h] for the distances d = j - i of a key j from a query i, |d| < span. Half of the
+// buckets are for d > 0. Distances below half of a side's buckets have a bucket each; beyond, buckets grow
+// logarithmically up to max_distance, and everything farther shares the last one. The logarithm is taken in float, as
+// transformers does (modeling_mpnet.py, relative_position_bucket), since the borders depend on its rounding.
+struct RelativeBiasArgs {
+  const float* table;  // [buckets][heads]
+  int64_t buckets, heads;
+  int32_t max_distance, span;
+  float* y;  // [heads][2 * span - 1], row stride ldy
+  int64_t ldy;
+};
+
+}  // namespace trine

@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exec/engine.h"
+
+#include <algorithm>
+#include <set>
+#include <string_view>
+
+#include "base/error.h"
+#include "compile/passes.h"
+
+namespace trine {
+namespace {
+
+// A merged batch stays small enough that whoever waits for it does not wait long: beyond some hundred tokens, a larger
+// GEMM gains nothing.
+constexpr int64_t kMergeTokens = 1024;
+
+int64_t longest(const BatchView& batch) {
+  int64_t length = 0;
+  for (size_t b = 1; b < batch.offsets.size(); ++b) {
+    length = std::max<int64_t>(length, batch.offsets[b] - batch.offsets[b - 1]);
+  }
+  return length;
+}
+
+std::string_view scope_of(std::string_view tensor) { return tensor.substr(0, tensor.rfind('.')); }
+
+}  // namespace
+
+Engine::Engine(Graph graph, std::unique_ptr<Backend> backend)
+    : backend_(std::move(backend)), graph_(std::move(graph)), weights_(*backend_), workspace_(*backend_) {
+  verify(graph_);
+  check_unused();
+  graph_ = fold(graph_, *backend_);
+}
+
+void Engine::check_unused() const {
+  std::set<std::string_view> used(graph_.ignored.begin(), graph_.ignored.end());
+  std::set<std::string_view> scopes;
+  for (const Node& node : graph_.nodes) {
+    if (node.op != Op::weight) continue;
+    const std::string_view name = node.as<WeightAttrs>().name;
+    used.insert(name);
+    if (name.find('.') != std::string_view::npos) scopes.insert(scope_of(name));
+  }
+  for (const Tensor& tensor : *graph_.weights) {
+    const std::string_view name = tensor.name;
+    if (used.contains(name) || !scopes.contains(scope_of(name))) continue;
+    throw ModelError(cat("tensor \"", name, "\" of ", tensor.file, " is not used, but others of its module are: the ",
+                         "configuration says that it should not be there"));
+  }
+}
+
+template <class Work>
+void Engine::exclusively(const Work& work) {
+  Request turn(nullptr, nullptr, {});  // without a plan it is never merged with others
+  std::unique_lock lock(queue_mutex_);
+  wait_for_turn(turn, lock);
+  queue_head_ = turn.next;
+  if (!queue_head_) queue_tail_ = nullptr;
+  turn.next = nullptr;
+  lock.unlock();
+  try {
+    work();
+  } catch (...) {
+    lock.lock();
+    hand_over(&turn);
+    throw;
+  }
+  lock.lock();
+  hand_over(&turn);
+}
+
+const Plan& Engine::plan(const std::vector<std::string>& outputs) {
+  const std::lock_guard lock(plans_mutex_);
+  std::unique_ptr<Plan>& plan = plans_[outputs];
+  if (!plan) {
+    try {
+      exclusively([&] { plan = make_plan(graph_, outputs, *backend_, weights_); });
+    } catch (...) {
+      plans_.erase(outputs);
+      throw;
+    }
+  }
+  return *plan;
+}
+
+void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* const> results) {
+  check(batch, plan.limits);
+  Request request(&plan, &batch, results);
+  std::unique_lock lock(queue_mutex_);
+  wait_for_turn(request, lock);
+  if (!request.done) {
+    Request* group = take_group();
+    lock.unlock();
+    run_group(group);
+    lock.lock();
+    hand_over(group);
+  }
+  if (request.error) std::rethrow_exception(request.error);
+}
+
+// Returns with the turn to run (the request is then the queue's head), or when another call has run it.
+void Engine::wait_for_turn(Request& request, std::unique_lock<std::mutex>& lock) {
+  (queue_tail_ ? queue_tail_->next : queue_head_) = &request;
+  queue_tail_ = &request;
+  if (running_) {
+    request.wake.wait(lock, [&] { return request.done || request.leads; });
+  } else {
+    running_ = true;
+  }
+}
+
+// The head of the queue, and all others with the same plan that fit.
+Engine::Request* Engine::take_group() {
+  Request* group = queue_head_;
+  const Plan* plan = group->plan;
+  int64_t tokens = group->batch->tokens();
+  queue_head_ = group->next;
+  Request* last = group;
+  Request** from = &queue_head_;
+  while (Request* r = *from) {
+    if (r->plan == plan && tokens + r->batch->tokens() <= kMergeTokens) {
+      tokens += r->batch->tokens();
+      *from = r->next;
+      last->next = r;
+      last = r;
+    } else {
+      from = &r->next;
+    }
+  }
+  last->next = nullptr;
+  queue_tail_ = nullptr;
+  for (Request* r = queue_head_; r; r = r->next) queue_tail_ = r;
+  return group;
+}
+
+void Engine::run_group(Request* group) {
+  const Plan& plan = *group->plan;
+  int64_t tokens = 0, max_length = 0;
+  int32_t sequences = 0;
+  for (Request* r = group; r; r = r->next) {
+    tokens += r->batch->tokens();
+    sequences += r->batch->sequences();
+    max_length = std::max(max_length, longest(*r->batch));
+  }
+  try {
+    workspace_.reserve(plan, tokens, sequences, max_length);
+  } catch (...) {
+    for (Request* r = group; r; r = r->next) r->error = std::current_exception();
+    return;
+  }
+  workspace_.clear();
+  for (Request* r = group; r; r = r->next) workspace_.append(*r->batch);
+  workspace_.run(plan);
+  int64_t token = 0, sequence = 0;
+  for (Request* r = group; r; r = r->next) {
+    for (size_t i = 0; i < plan.outputs.size(); ++i) {
+      const bool per_token = plan.outputs[i].rows == Rows::kTokens;
+      Workspace::copy_rows(workspace_.context(), plan.outputs[i].value, per_token ? token : sequence,
+                           per_token ? r->batch->tokens() : r->batch->sequences(), r->results[i]);
+    }
+    token += r->batch->tokens();
+    sequence += r->batch->sequences();
+  }
+}
+
+void Engine::hand_over(Request* group) {
+  for (Request* r = group; r;) {
+    Request* next = r->next;  // once it is done, its caller may leave and take it away
+    r->done = true;
+    r->wake.notify_one();
+    r = next;
+  }
+  running_ = queue_head_ != nullptr;  // the turn passes on without a gap
+  if (queue_head_) {
+    queue_head_->leads = true;
+    queue_head_->wake.notify_one();
+  }
+}
+
+std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batch) {
+  check(batch, plan.limits);
+  std::vector<double> seconds(plan.steps.size());
+  std::vector<float> sink;
+  Workspace workspace(*backend_);
+  workspace.reserve(plan, batch.tokens(), batch.sequences(), longest(batch));
+  workspace.clear();
+  workspace.append(batch);
+  workspace.set_profile(&seconds);
+  exclusively([&] { workspace.run(plan); });
+  double pairs = 0;
+  for (size_t b = 1; b < batch.offsets.size(); ++b) {
+    const double length = batch.offsets[b] - batch.offsets[b - 1];
+    pairs += length * length;
+  }
+  std::vector<StepProfile> out;
+  for (size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& s = plan.steps[i];
+    const auto rows = static_cast<double>(s.rows == Rows::kTokens ? batch.tokens() : batch.sequences());
+    out.push_back({std::string(trine::info(s.op).name), s.name, seconds[i],
+                   s.cost.flops_per_row * rows + s.cost.flops_per_pair * pairs,
+                   s.cost.bytes_per_row * rows + s.cost.bytes_fixed});
+  }
+  return out;
+}
+
+EngineInfo Engine::info() {
+  EngineInfo out;
+  out.backend = backend_->properties();
+  std::set<std::string_view> used;
+  for (const Node& node : graph_.nodes) {
+    if (node.op == Op::weight) used.insert(node.as<WeightAttrs>().name);
+  }
+  for (const Tensor& tensor : *graph_.weights) {
+    if (used.contains(tensor.name)) {
+      out.weight_bytes += tensor.bytes;
+      out.parameters += tensor.bytes / size_of(tensor.dtype);
+    } else {
+      out.unused_tensors.emplace_back(tensor.name);
+    }
+  }
+  out.bytes_mapped = graph_.weights->bytes_mapped();
+  {
+    const std::lock_guard lock(plans_mutex_);
+    out.bytes_allocated = weights_.bytes_owned();
+  }
+  for (const Constant& c : graph_.constants) {
+    size_t bytes = sizeof(float);
+    for (int64_t d : c.dims) bytes *= static_cast<size_t>(d);
+    out.bytes_allocated += bytes;
+  }
+  {
+    const std::lock_guard lock(queue_mutex_);
+    if (!running_) out.bytes_allocated += workspace_.bytes();
+  }
+  return out;
+}
+
+}  // namespace trine

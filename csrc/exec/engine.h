@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// A compiled model: graph, packed weights, one plan for each set of outputs that was asked for. Safe to call from many
+// threads.
+//
+// Calls that arrive while a run is under way wait, and the next run takes all of them as one ragged batch. Results are
+// the same bits whatever a sequence is batched with, so nobody can tell, except by the clock: weights are read once for
+// all of them.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "compile/plan.h"
+#include "exec/executor.h"
+
+namespace trine {
+
+struct EngineInfo {
+  BackendInfo backend;
+  size_t parameters = 0;       // elements of the tensors that the graph uses
+  size_t weight_bytes = 0;     // their bytes in the checkpoint
+  size_t bytes_mapped = 0;
+  size_t bytes_allocated = 0;  // packed weights, constants and workspace
+  std::vector<std::string> unused_tensors;
+};
+
+struct StepProfile {
+  std::string op, name;
+  double seconds, flops, bytes;
+};
+
+class Engine {
+ public:
+  // Takes the graph as written. ModelError when a tensor beside a used one (same scope) is itself unused: the checkpoint then
+  // has something, such as a bias, that the graph leaves out.
+  Engine(Graph graph, std::unique_ptr<Backend> backend);
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  // The plan for these outputs, compiled when first asked for. InputError when one is unknown.
+  const Plan& plan(const std::vector<std::string>& outputs);
+  // results[i]: room for the rows of plan.outputs[i], dense.
+  void run(const Plan&, const BatchView&, std::span<float* const> results);
+
+  // Steps of one run with their time and counted work; waits its turn like a run.
+  std::vector<StepProfile> profile(const Plan&, const BatchView&);
+
+  const Graph& graph() const noexcept { return graph_; }
+  EngineInfo info();
+
+ private:
+  struct Request {
+    Request(const Plan* p, const BatchView* b, std::span<float* const> r) : plan(p), batch(b), results(r) {}
+
+    const Plan* plan;
+    const BatchView* batch;
+    std::span<float* const> results;
+    Request* next = nullptr;
+    bool done = false;
+    bool leads = false;
+    std::exception_ptr error;
+    std::condition_variable wake;
+  };
+
+  void check_unused() const;
+  void wait_for_turn(Request&, std::unique_lock<std::mutex>&);
+  Request* take_group();
+  void run_group(Request* group);
+  void hand_over(Request* group);
+  // Takes a turn of its own: nothing else runs on the device's threads meanwhile.
+  template <class Work>
+  void exclusively(const Work& work);
+
+  std::unique_ptr<Backend> backend_;
+  Graph graph_;
+  std::mutex plans_mutex_;
+  PackedWeights weights_;
+  std::map<std::vector<std::string>, std::unique_ptr<Plan>> plans_;
+
+  std::mutex queue_mutex_;
+  Request* queue_head_ = nullptr;
+  Request* queue_tail_ = nullptr;
+  bool running_ = false;
+  Workspace workspace_;  // belongs to the call that runs
+};
+
+}  // namespace trine

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs a plan: a loop over its steps. Memory grows when a batch is larger than any before, outside that loop; a run
+// that fits allocates nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend.h"
+#include "compile/plan.h"
+
+namespace trine {
+
+// A ragged batch as the core passes it on; nothing is owned.
+struct BatchView {
+  std::span<const int32_t> ids;             // [T]
+  std::span<const int32_t> offsets;         // [B + 1]
+  std::span<const int32_t> token_types;     // [T], or empty for zeros
+  std::span<const int32_t> prompt_lengths;  // [B], or empty for zeros
+
+  int64_t tokens() const noexcept { return static_cast<int64_t>(ids.size()); }
+  int32_t sequences() const noexcept { return static_cast<int32_t>(offsets.size()) - 1; }
+};
+
+// InputError when the batch is malformed or beyond the plan's limits.
+void check(const BatchView&, const Limits&);
+
+// Arena, inputs and device context of one run at a time.
+class Workspace {
+ public:
+  explicit Workspace(Backend& backend) : backend_(backend) {}
+
+  // Several batches become one. Call reserve first.
+  void reserve(const Plan&, int64_t tokens, int32_t sequences, int64_t max_length);
+  void clear() noexcept;
+  void append(const BatchView&) noexcept;
+  // Runs the steps, or those up to and including `last` (a node of plan.graph).
+  void run(const Plan&, NodeId last = kNoNode) noexcept;
+  // Rows [begin, begin + rows) of an output, densely into `to`.
+  static void copy_rows(const RunContext&, const Operand&, int64_t begin, int64_t rows, float* to) noexcept;
+
+  const RunContext& context() const noexcept { return context_; }
+  size_t bytes() const noexcept;
+  // Seconds per step of the last run are kept while this is set.
+  void set_profile(std::vector<double>* seconds) noexcept { seconds_ = seconds; }
+
+ private:
+  void set_context(const Plan&) noexcept;
+
+  Backend& backend_;
+  std::shared_ptr<std::byte> arena_;
+  size_t arena_bytes_ = 0;
+  std::unique_ptr<DeviceContext> device_;
+  std::vector<int32_t> ids_, token_types_, offsets_{0}, prompt_lengths_;
+  RunContext context_{};
+  std::vector<double>* seconds_ = nullptr;
+};
+
+}  // namespace trine

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exec/host.h"
+
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "base/error.h"
+#include "weights/convert.h"
+
+namespace trine::host {
+namespace {
+
+constexpr size_t kLine = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
+
+void add_part(const Graph& graph, const Node& node, std::vector<Part>& out) {
+  Part part{};
+  if (node.op == Op::weight) {
+    const Tensor& tensor = graph.weights->at(node.as<WeightAttrs>().name);
+    part.data = tensor.data;
+    part.dtype = tensor.dtype;
+  } else {
+    part.data = graph.constants[static_cast<size_t>(node.as<ConstantAttrs>().index)].data.get();
+    part.dtype = DType::kF32;
+  }
+  const auto& dims = node.shape.dims;
+  part.rows = dims.empty() ? 1 : dims[0];
+  part.cols = 1;
+  for (size_t i = 1; i < dims.size(); ++i) part.cols *= dims[i];
+  out.push_back(part);
+}
+
+}  // namespace
+
+std::shared_ptr<std::byte> alloc(size_t bytes) {
+  bytes = (bytes + kLine - 1) / kLine * kLine;
+  if (bytes == 0) bytes = kLine;
+#if defined(__linux__)
+  if (bytes >= kHugePage) {
+    // Fresh pages are zero, and are placed where the thread that first writes them runs.
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    madvise(p, bytes, MADV_HUGEPAGE);
+    return {static_cast<std::byte*>(p), [bytes](std::byte* q) { munmap(q, bytes); }};
+  }
+#endif
+  auto* p = static_cast<std::byte*>(::operator new(bytes, std::align_val_t{kLine}));
+  std::memset(p, 0, bytes);
+  return {p, [](std::byte* q) { ::operator delete(q, std::align_val_t{kLine}); }};
+}
+
+std::vector<Part> parts(const Graph& graph, NodeId weight) {
+  std::vector<Part> out;
+  const Node& node = graph[weight];
+  if (node.op != Op::concat_rows) {
+    add_part(graph, node, out);
+    return out;
+  }
+  for (NodeId id : node.inputs) add_part(graph, graph[id], out);
+  return out;
+}
+
+Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
+  const std::vector<Part> from = parts(graph, weight);
+  int64_t count = 0;
+  for (const Part& p : from) count += p.rows * p.cols;
+  const bool aligned = reinterpret_cast<uintptr_t>(from[0].data) % alignof(float) == 0;
+  if (from.size() == 1 && padding == 0 && from[0].dtype == DType::kF32 && aligned) {
+    return {nullptr, const_cast<void*>(from[0].data), static_cast<size_t>(count) * sizeof(float), DType::kF32};
+  }
+  const size_t bytes = static_cast<size_t>(count + padding) * sizeof(float);
+  const std::shared_ptr<std::byte> memory = alloc(bytes);
+  auto* to = reinterpret_cast<float*>(memory.get());
+  for (const Part& p : from) {
+    const int64_t n = p.rows * p.cols;
+    to_f32(p.dtype, static_cast<const std::byte*>(p.data), to, static_cast<size_t>(n));
+    to += n;
+  }
+  return {memory, memory.get(), bytes, DType::kF32};
+}
+
+Packed in_place(const Graph& graph, NodeId weight) {
+  const std::vector<Part> from = parts(graph, weight);
+  if (from.size() != 1) return as_f32(graph, weight);
+  const auto bytes = static_cast<size_t>(from[0].rows * from[0].cols) * size_of(from[0].dtype);
+  return {nullptr, const_cast<void*>(from[0].data), bytes, from[0].dtype};
+}
+
+}  // namespace trine::host

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in host memory, as the host backends (cpu, ref) hold them.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "backend.h"
+
+namespace trine::host {
+
+// Zeroed, 64-byte aligned; large pieces ask for huge pages where the system has them.
+std::shared_ptr<std::byte> alloc(size_t bytes);
+
+// The tensors and constants that a weight operand is stacked from: one, or a concat_rows node's parts.
+struct Part {
+  const void* data;
+  DType dtype;
+  int64_t rows, cols;  // a vector is one column of rows
+};
+std::vector<Part> parts(const Graph&, NodeId weight);
+
+// The operand as dense float32 with `padding` zeros behind it: in place when it lies so in the checkpoint and no padding
+// is asked for, else a copy.
+Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);
+
+// The operand in place, whatever its dtype and alignment (for embedding tables, read row by row).
+Packed in_place(const Graph&, NodeId weight);
+
+}  // namespace trine::host

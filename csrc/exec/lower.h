@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+// Nodes to steps, for backends whose kernels take the structs of exec/args.h and run in host memory (cpu, ref).
+// `Kernels` has one static function per op, taking the op's arguments and the run's context.
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "exec/step.h"
+
+namespace trine {
+
+// Kernels without arithmetic that matters for speed, shared by all host backends. exec/common.cc.
+void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y) noexcept;
+void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows, int64_t cols) noexcept;
+// Work of a node, counted from its shapes.
+Cost cost_of(const Graph&, const Node&);
+
+namespace lowering {
+
+template <class Args, class Function>
+Step step(const Graph& graph, const Node& node, Args args, Function) {
+  Step s;
+  s.run = [](const void* a, const RunContext& c) noexcept { Function{}(*static_cast<const Args*>(a), c); };
+  s.args = std::make_shared<const Args>(std::move(args));
+  s.op = node.op;
+  s.name = node.name;
+  s.rows = node.shape.rows;
+  s.cost = cost_of(graph, node);
+  return s;
+}
+
+struct Unary {
+  Operand x, y;
+};
+
+template <class Kernels>
+Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand x, w, bias, residual, y;
+    int64_t n, k;
+    Activation activation;
+  };
+  const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
+  const int64_t k = graph[node.inputs[0]].shape.cols();
+  const Args args{in[0], in[1], operand(2), operand(3), out, node.shape.cols(), k, node.as<LinearAttrs>().activation};
+  return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
+    Kernels::linear({a.x.template at<const float>(c), a.x.ld, a.w.template at<const float>(c),
+                     a.bias.template at<const float>(c), a.residual.template at<const float>(c), a.residual.ld,
+                     a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.n, a.k, a.activation},
+                    c);
+  });
+}
+
+template <class Kernels>
+Step attention(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand q, k, v, bias, y;
+    int32_t span, heads, kv_heads, head_dim;
+    float scale;
+    bool causal;
+  };
+  const auto& attrs = node.as<AttentionAttrs>();
+  Args args{in[0], in[1], in[2], {}, out, 0, attrs.heads, attrs.kv_heads,
+            static_cast<int32_t>(node.shape.cols() / attrs.heads), attrs.scale, attrs.causal};
+  if (in.size() > 3) {
+    args.bias = in[3];
+    args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
+  }
+  return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
+    Kernels::attention({a.q.template at<const float>(c), a.k.template at<const float>(c),
+                        a.v.template at<const float>(c), a.q.ld, a.k.ld, a.v.ld, a.bias.template at<const float>(c),
+                        a.span, a.y.template at<float>(c), a.y.ld, c.batch, a.heads, a.kv_heads, a.head_dim, a.scale,
+                        a.causal},
+                       c);
+  });
+}
+
+template <class Kernels>
+Step layer_norm(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand x, weight, bias, y;
+    float eps;
+  };
+  return step(graph, node, Args{in[0], in[1], in[2], out, node.as<LayerNormAttrs>().eps},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::layer_norm({a.x.template at<const float>(c), a.x.ld, a.weight.template at<const float>(c),
+                                     a.bias.template at<const float>(c), a.y.template at<float>(c), a.y.ld,
+                                     a.y.rows_in(c), a.y.cols, a.eps},
+                                    c);
+              });
+}
+
+template <class Kernels>
+Step embedding(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand ids[EmbeddingArgs::kMaxTables], tables[EmbeddingArgs::kMaxTables], y;
+    int32_t count;
+  };
+  Args args{{}, {}, out, static_cast<int32_t>(in.size() / 2)};
+  for (size_t i = 0; i < in.size(); ++i) (i % 2 ? args.tables : args.ids)[i / 2] = in[i];
+  return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
+    EmbeddingArgs e{{}, {}, {}, a.count, a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols};
+    for (int32_t i = 0; i < a.count; ++i) {
+      e.ids[i] = a.ids[i].template at<const int32_t>(c);
+      e.tables[i] = a.tables[i].data;
+      e.dtypes[i] = a.tables[i].dtype;
+    }
+    Kernels::embedding(e, c);
+  });
+}
+
+template <class Kernels>
+Step activation(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    Activation activation;
+  };
+  return step(graph, node, Args{{in[0], out}, node.as<ActivationAttrs>().activation},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::activation({a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c), a.y.ld,
+                                     a.y.rows_in(c), a.y.cols, a.activation},
+                                    c);
+              });
+}
+
+template <class Kernels>
+Step add(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand a, b, y;
+  };
+  return step(graph, node, Args{in[0], in[1], out}, [](const Args& a, const RunContext& c) noexcept {
+    Kernels::add({a.a.template at<const float>(c), a.b.template at<const float>(c), a.a.ld, a.b.ld,
+                  a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols},
+                 c);
+  });
+}
+
+template <class Kernels>
+Step pool(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    bool include_prompt;
+    PoolMode mode;
+  };
+  const auto& attrs = node.as<PoolAttrs>();
+  return step(graph, node, Args{{in[0], out}, attrs.include_prompt, attrs.mode},
+              [](const Args& a, const RunContext& c) noexcept {
+                const int32_t* skip =
+                    a.include_prompt ? nullptr : c.inputs[static_cast<int>(Input::kPromptLengths)];
+                Kernels::pool({a.x.template at<const float>(c), a.x.ld, skip, a.y.template at<float>(c), a.y.ld,
+                               a.y.cols, c.batch, a.mode},
+                              c);
+              });
+}
+
+template <class Kernels>
+Step l2_normalize(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    float eps;
+  };
+  return step(graph, node, Args{{in[0], out}, node.as<L2NormalizeAttrs>().eps},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::l2_normalize({a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c), a.y.ld,
+                                       a.y.rows_in(c), a.y.cols, a.eps},
+                                      c);
+              });
+}
+
+inline Step positions(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    int32_t padding_idx;
+  };
+  return step(graph, node, Args{{in[0], out}, node.as<PositionsAttrs>().padding_idx},
+              [](const Args& a, const RunContext& c) noexcept {
+                trine::positions(a.x.at<const int32_t>(c), c.batch, a.padding_idx, a.y.at<int32_t>(c));
+              });
+}
+
+inline Step concat(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    std::vector<Operand> parts;
+    Operand y;
+  };
+  return step(graph, node, Args{{in.begin(), in.end()}, out}, [](const Args& a, const RunContext& c) noexcept {
+    float* y = a.y.at<float>(c);
+    for (const Operand& part : a.parts) {
+      copy_columns(part.at<const float>(c), part.ld, y, a.y.ld, a.y.rows_in(c), part.cols);
+      y += part.cols;
+    }
+  });
+}
+
+template <class Kernels>
+Step relative_bias(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    int64_t buckets, heads;
+    int32_t max_distance, span;
+  };
+  const auto& attrs = node.as<RelativeBiasAttrs>();
+  return step(graph, node, Args{{in[0], out}, attrs.num_buckets, in[0].cols, attrs.max_distance, attrs.span},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::relative_bias({a.x.template at<const float>(c), a.buckets, a.heads, a.max_distance, a.span,
+                                        a.y.template at<float>(c), a.y.ld},
+                                       c);
+              });
+}
+
+}  // namespace lowering
+
+template <class Kernels>
+Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  using namespace lowering;
+  switch (node.op) {
+    case Op::linear:
+      return linear<Kernels>(graph, node, in, out);
+    case Op::attention:
+      return attention<Kernels>(graph, node, in, out);
+    case Op::layer_norm:
+      return layer_norm<Kernels>(graph, node, in, out);
+    case Op::embedding:
+      return embedding<Kernels>(graph, node, in, out);
+    case Op::activation:
+      return activation<Kernels>(graph, node, in, out);
+    case Op::add:
+      return add<Kernels>(graph, node, in, out);
+    case Op::pool:
+      return pool<Kernels>(graph, node, in, out);
+    case Op::l2_normalize:
+      return l2_normalize<Kernels>(graph, node, in, out);
+    case Op::positions:
+      return positions(graph, node, in, out);
+    case Op::concat:
+      return concat(graph, node, in, out);
+    case Op::relative_bias:
+      return relative_bias<Kernels>(graph, node, in, out);
+    case Op::input:
+    case Op::weight:
+    case Op::constant:
+    case Op::concat_rows:
+    case Op::slice:
+      break;  // values without a step
+  }
+  return {};
+}
+
+}  // namespace trine

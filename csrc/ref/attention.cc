@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "ref/ref.h"
+
+namespace trine::ref {
+
+void attention(const AttentionArgs& args) {
+  std::vector<double> score;
+  for (int32_t b = 0; b < args.batch.sequences; ++b) {
+    const int64_t first = args.batch.offsets[b];
+    const int64_t length = args.batch.offsets[b + 1] - first;
+    for (int64_t h = 0; h < args.heads; ++h) {
+      const int64_t kv_head = h * args.kv_heads / args.heads;
+      for (int64_t i = 0; i < length; ++i) {
+        const int64_t keys = args.causal ? i + 1 : length;
+        const float* q = args.q + (first + i) * args.ldq + h * args.head_dim;
+        const float* k = args.k + first * args.ldk + kv_head * args.head_dim;
+        const float* v = args.v + first * args.ldv + kv_head * args.head_dim;
+        float* y = args.y + (first + i) * args.ldy + h * args.head_dim;
+
+        score.assign(static_cast<size_t>(keys), 0.0);
+        for (int64_t j = 0; j < keys; ++j) {
+          double dot = 0.0;
+          for (int64_t c = 0; c < args.head_dim; ++c)
+            dot += double{q[c]} * double{k[j * args.ldk + c]};
+          dot *= double{args.scale};
+          if (args.bias != nullptr) {
+            dot += double{args.bias[h * (2 * args.span - 1) + j - i + args.span - 1]};
+          }
+          score[static_cast<size_t>(j)] = dot;
+        }
+
+        const double largest = *std::max_element(score.begin(), score.end());
+        double total = 0.0;
+        for (double& s : score) {
+          s = std::exp(s - largest);
+          total += s;
+        }
+        for (int64_t c = 0; c < args.head_dim; ++c) {
+          double sum = 0.0;
+          for (int64_t j = 0; j < keys; ++j)
+            sum += score[static_cast<size_t>(j)] * double{v[j * args.ldv + c]};
+          y[c] = static_cast<float>(sum / total);
+        }
+      }
+    }
+  }
+}
+
+}  // namespace trine::ref

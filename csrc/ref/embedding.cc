@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <cstring>
+
+#include "ref/ref.h"
+
+namespace trine::ref {
+
+namespace {
+
+double f16_value(uint16_t bits) {
+  const int exponent = bits >> 10 & 31;
+  const double fraction = bits & 1023;
+  double value;
+  if (exponent == 0) {
+    value = std::ldexp(fraction, -24);
+  } else if (exponent < 31) {
+    value = std::ldexp(1024.0 + fraction, exponent - 25);
+  } else {
+    value = fraction == 0.0 ? INFINITY : NAN;
+  }
+  return (bits & 0x8000) != 0 ? -value : value;
+}
+
+double bf16_value(uint16_t bits) {
+  const uint32_t wide = uint32_t{bits} << 16;
+  float value;
+  std::memcpy(&value, &wide, sizeof value);
+  return double{value};
+}
+
+double element(const void* table, DType dtype, int64_t index) {
+  if (dtype == DType::kF32) {
+    float value;
+    std::memcpy(&value, static_cast<const char*>(table) + 4 * index, sizeof value);
+    return double{value};
+  }
+  uint16_t bits;
+  std::memcpy(&bits, static_cast<const char*>(table) + 2 * index, sizeof bits);
+  return dtype == DType::kF16 ? f16_value(bits) : bf16_value(bits);
+}
+
+}  // namespace
+
+void embedding(const EmbeddingArgs& args) noexcept {
+  for (int64_t i = 0; i < args.rows; ++i) {
+    for (int64_t j = 0; j < args.cols; ++j) {
+      double sum = element(args.tables[0], args.dtypes[0], args.ids[0][i] * args.cols + j);
+      for (int32_t t = 1; t < args.count; ++t) {
+        sum += element(args.tables[t], args.dtypes[t], args.ids[t][i] * args.cols + j);
+      }
+      args.y[i * args.ldy + j] = static_cast<float>(sum);
+    }
+  }
+}
+
+}  // namespace trine::ref

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Float formats of checkpoints to and from float: exact, independent of the CPU's rounding and
+// flush-to-zero modes, vectorised by the compiler. Used at load, never in a run.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/dtype.h"
+
+namespace trine {
+
+inline float bf16_to_f32(uint16_t h) noexcept { return std::bit_cast<float>(uint32_t{h} << 16); }
+
+// Exact for every pattern: subnormals become normal floats, a NaN keeps its sign and payload.
+inline float f16_to_f32(uint16_t h) noexcept {
+  constexpr uint32_t kSmallestNormal = 113u << 23;  // 2^-14
+  const uint32_t magnitude = (h & 0x7FFFu) << 13;
+  const uint32_t exponent = magnitude & (0x1Fu << 23);
+  // A subnormal is m * 2^-24. With 2^-14 as a hidden bit it is an ordinary float, and taking the
+  // bit away again is exact. Both operands are normal, so flush-to-zero modes do not matter.
+  const float subnormal =
+      std::bit_cast<float>(magnitude + kSmallestNormal) - std::bit_cast<float>(kSmallestNormal);
+  const uint32_t normal = magnitude + ((exponent == (0x1Fu << 23) ? 224u : 112u) << 23);
+  const uint32_t bits = exponent == 0 ? std::bit_cast<uint32_t>(subnormal) : normal;
+  // The mask: when rounding downwards, 2^-14 - 2^-14 is -0.
+  return std::bit_cast<float>((bits & 0x7FFFFFFFu) | ((h & 0x8000u) << 16));
+}
+
+// Round to nearest, ties to even; too large becomes infinity. A NaN stays a NaN: its low payload
+// bits are cut and the quiet bit is set, so that it cannot turn into infinity.
+uint16_t f32_to_bf16(float x) noexcept;
+uint16_t f32_to_f16(float x) noexcept;
+
+// n elements of F32, F16 or BF16 (ModelError for other types). src needs no alignment.
+void to_f32(DType dtype, const std::byte* src, float* dst, size_t n);
+
+}  // namespace trine

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "weights/store.h"
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "weights/safetensors.h"
+
+namespace trine {
+
+namespace {
+
+// The largest published indices have a few megabytes.
+constexpr size_t kMaxIndexBytes = size_t{64} << 20;
+
+struct IndexRow {
+  std::string tensor;
+  std::string shard;
+};
+
+// A shard is a file beside its index. Anything else in the name could lead out of the folder.
+bool is_plain_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." &&
+         name.find_first_of(std::string_view("/\\:\0", 4)) == name.npos;
+}
+
+std::vector<IndexRow> read_index(const MappedFile& file) {
+  const auto bytes = file.bytes();
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  JsonReader reader(text, file.name(), {.max_bytes = kMaxIndexBytes});
+  std::vector<IndexRow> rows;
+  bool has_map = false;
+  std::string key;
+  for (reader.begin_object(); reader.next_key(key);) {
+    if (key != "weight_map") {
+      reader.skip();
+      continue;
+    }
+    if (std::exchange(has_map, true)) reader.fail("weight_map comes twice");
+    IndexRow row;
+    for (reader.begin_object(); reader.next_key(row.tensor);) {
+      reader.string(row.shard);
+      if (!is_plain_file_name(row.shard)) {
+        reader.fail(cat("shard ", quoted(row.shard), " is not the name of a file in this folder"));
+      }
+      rows.push_back(row);
+    }
+  }
+  reader.finish();
+  if (!has_map) throw ModelError(cat(file.name(), ": no weight_map"));
+  std::sort(rows.begin(), rows.end(),
+            [](const IndexRow& a, const IndexRow& b) { return a.tensor < b.tensor; });
+  const auto twice =
+      std::adjacent_find(rows.begin(), rows.end(),
+                         [](const IndexRow& a, const IndexRow& b) { return a.tensor == b.tensor; });
+  if (twice != rows.end()) {
+    throw ModelError(cat(file.name(), ": tensor ", quoted(twice->tensor), ": comes twice"));
+  }
+  return rows;
+}
+
+// How much two names share at their ends: what is mistaken in a checkpoint's name is most often a
+// prefix, a layer number or a last word. Linear, unlike an edit distance.
+size_t likeness(std::string_view a, std::string_view b) {
+  const size_t n = std::min(a.size(), b.size());
+  const auto head = std::mismatch(a.begin(), a.begin() + static_cast<std::ptrdiff_t>(n), b.begin());
+  const auto front = static_cast<size_t>(head.first - a.begin());
+  size_t back = 0;
+  while (back < n - front && a[a.size() - 1 - back] == b[b.size() - 1 - back]) ++back;
+  return front + back;
+}
+
+}  // namespace
+
+std::shared_ptr<WeightStore> WeightStore::open(const std::vector<std::filesystem::path>& files) {
+  auto store = std::make_shared<WeightStore>();
+  for (const std::filesystem::path& file : files) store->add_safetensors(file);
+  return store;
+}
+
+std::shared_ptr<WeightStore> WeightStore::open_index(const std::filesystem::path& index) {
+  const MappedFile file(index);
+  const std::vector<IndexRow> rows = read_index(file);
+  std::map<std::string, std::filesystem::path> shards;
+  for (const IndexRow& row : rows) {
+    const auto [shard, is_new] = shards.try_emplace(row.shard);
+    if (!is_new) continue;
+    const std::u8string utf8(row.shard.begin(), row.shard.end());
+    shard->second = index.parent_path() / std::filesystem::path(utf8);
+    std::error_code ignored;
+    if (!std::filesystem::exists(shard->second, ignored)) {
+      throw ModelError(cat(file.name(), ": shard ", quoted(row.shard), " of tensor ",
+                           quoted(row.tensor), " is missing"));
+    }
+  }
+  auto store = std::make_shared<WeightStore>();
+  for (const auto& [name, path] : shards) store->add_safetensors(path);
+  for (const IndexRow& row : rows) {
+    const Tensor* tensor = store->find(row.tensor);
+    if (tensor != nullptr && tensor->file == display_name(shards[row.shard])) continue;
+    throw ModelError(cat(file.name(), ": tensor ", quoted(row.tensor), " is not in shard ",
+                         quoted(row.shard), tensor ? cat(" but in ", tensor->file) : ""));
+  }
+  return store;
+}
+
+const MappedFile& WeightStore::map(const std::filesystem::path& file) {
+  return files_.emplace_back(file);
+}
+
+void WeightStore::add_safetensors(const std::filesystem::path& path) {
+  const MappedFile& file = map(path);
+  Safetensors content = parse_safetensors(file.bytes(), file.name());
+  for (SafetensorsEntry& entry : content.tensors) {
+    add(entry.name, entry.dtype, std::move(entry.shape), nullptr, entry.data, file.name());
+  }
+  for (auto& [key, value] : content.metadata) metadata_.try_emplace(key, std::move(value));
+}
+
+void WeightStore::add(std::string_view name, DType dtype, std::vector<int64_t> shape,
+                      std::shared_ptr<const void> owner, std::span<const std::byte> data,
+                      std::string_view file) {
+  if (const Tensor* other = find(name)) {
+    throw ModelError(cat(file, ": tensor ", quoted(name), ": is also in ", other->file));
+  }
+  const std::optional<uint64_t> bytes = checked_bytes(dtype, shape);
+  if (bytes != data.size()) {
+    throw ModelError(cat(file, ": tensor ", quoted(name), ": shape ", shape, " of ", name_of(dtype),
+                         " does not fill its ", data.size(), " bytes"));
+  }
+  // Tensors of one file come in a row, so its name is kept once.
+  const bool same_file = !tensors_.empty() && tensors_.back().file == file;
+  file = same_file ? tensors_.back().file : std::string_view(names_.emplace_back(file));
+  name = names_.emplace_back(name);
+  tensors_.push_back({name, dtype, std::move(shape), data.data(), data.size(), file});
+  by_name_.emplace(name, &tensors_.back());
+  if (owner != nullptr) owners_.push_back(std::move(owner));
+}
+
+const Tensor* WeightStore::find(std::string_view name) const {
+  const auto found = by_name_.find(name);
+  return found == by_name_.end() ? nullptr : found->second;
+}
+
+const Tensor& WeightStore::at(std::string_view name) const {
+  if (const Tensor* tensor = find(name)) return *tensor;
+  const std::vector<std::string> near = nearest(name);
+  const std::string files = files_.empty() ? "" : cat(files_.front().name(), ": ");
+  throw ModelError(cat(files, "no tensor ", quoted(name), " among ", size(),
+                       near.empty() ? "" : "; the nearest names are ", near));
+}
+
+std::vector<std::string> WeightStore::nearest(std::string_view name) const {
+  constexpr size_t kShown = 3;
+  std::vector<std::pair<size_t, std::string_view>> ranked;
+  for (const auto& [candidate, tensor] : by_name_) {
+    // Unlike bytes count against a candidate: "a.b" is nearer to "a.c" than "a.long.b" is.
+    const size_t unlike = name.size() + candidate.size() - 2 * likeness(name, candidate);
+    ranked.emplace_back(unlike, candidate);
+  }
+  const size_t count = std::min(kShown, ranked.size());
+  std::partial_sort(ranked.begin(), ranked.begin() + static_cast<std::ptrdiff_t>(count),
+                    ranked.end());
+  std::vector<std::string> names;
+  names.reserve(count);
+  for (size_t i = 0; i < count; ++i) names.push_back(quoted(ranked[i].second));
+  return names;
+}
+
+void WeightStore::merge(const std::shared_ptr<const WeightStore>& other, std::string_view prefix) {
+  for (const Tensor& t : *other) {
+    add(cat(prefix, t.name), t.dtype, t.shape, nullptr, {t.data, t.bytes}, t.file);
+  }
+  merged_.push_back(other);
+}
+
+size_t WeightStore::bytes_mapped() const noexcept {
+  size_t bytes = 0;
+  for (const auto& other : merged_) bytes += other->bytes_mapped();
+  for (const MappedFile& file : files_) bytes += file.bytes().size();
+  return bytes;
+}
+
+void WeightStore::prefetch() const noexcept {
+  for (const MappedFile& file : files_) file.prefetch();
+  for (const auto& other : merged_) other->prefetch();
+}
+
+}  // namespace trine

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/dtype.h"
+#include "base/mapped_file.h"
+
+namespace trine {
+
+// A view of one stored tensor, row-major. The store owns everything that it refers to.
+struct Tensor {
+  std::string_view name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  const std::byte* data = nullptr;
+  size_t bytes = 0;
+  std::string_view file;  // where it came from, for messages
+
+  // Whether the data may be read in place as elements of its type. Files may place tensors at any
+  // byte; convert.h reads them all.
+  bool is_aligned() const noexcept {
+    return size_of(dtype) == 0 || reinterpret_cast<uintptr_t>(data) % size_of(dtype) == 0;
+  }
+};
+
+// All tensors of a checkpoint by name, most of them in mapped files. Fill it, then share it: the
+// const members may be called from many threads. Addresses of tensors never change.
+class WeightStore {
+ public:
+  WeightStore() = default;
+  WeightStore(const WeightStore&) = delete;
+  WeightStore& operator=(const WeightStore&) = delete;
+
+  // Safetensors files. ModelError for a file that breaks the format and a name in two files.
+  static std::shared_ptr<WeightStore> open(const std::vector<std::filesystem::path>& files);
+  // A Hugging Face index (model.safetensors.index.json) and the shards beside it. ModelError also
+  // for a shard that is missing and a tensor that is not where the index says.
+  static std::shared_ptr<WeightStore> open_index(const std::filesystem::path& index);
+
+  // For readers of other formats: a file to keep mapped, and tensors that lie in one (no owner) or
+  // in memory (kept alive by the owner). ModelError when the name is taken or the size is wrong.
+  const MappedFile& map(const std::filesystem::path& file);
+  void add(std::string_view name, DType dtype, std::vector<int64_t> shape,
+           std::shared_ptr<const void> owner, std::span<const std::byte> data,
+           std::string_view file = "memory");
+
+  // All tensors of another store, with `prefix` before their names.
+  void merge(const std::shared_ptr<const WeightStore>& other, std::string_view prefix);
+
+  const Tensor* find(std::string_view name) const;
+  // ModelError with the names that come closest when there is no such tensor.
+  const Tensor& at(std::string_view name) const;
+
+  // In the order of the files and of the data in each.
+  std::deque<Tensor>::const_iterator begin() const noexcept { return tensors_.begin(); }
+  std::deque<Tensor>::const_iterator end() const noexcept { return tensors_.end(); }
+  size_t size() const noexcept { return tensors_.size(); }
+
+  // The files' __metadata__ as one map; the first file that has a key wins.
+  const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
+  size_t bytes_mapped() const noexcept;
+  void prefetch() const noexcept;
+
+ private:
+  void add_safetensors(const std::filesystem::path& file);
+  std::vector<std::string> nearest(std::string_view name) const;
+
+  std::deque<MappedFile> files_;
+  std::deque<Tensor> tensors_;
+  std::deque<std::string> names_;
+  std::vector<std::shared_ptr<const void>> owners_;
+  std::vector<std::shared_ptr<const WeightStore>> merged_;
+  // Ordered, not hashed: names come from files, and those can be made to collide.
+  std::map<std::string_view, const Tensor*> by_name_;
+  std::map<std::string, std::string, std::less<>> metadata_;
+};
+
+}  // namespace trine

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "bind.h"
+#include "base/error.h"
+#include "exec/compare.h"
+#include "exec/engine.h"
+
+namespace py = pybind11;
+
+namespace trine::python {
+namespace {
+
+using Ids = py::array_t<int32_t, py::array::c_style>;
+
+std::span<const int32_t> view(const Ids& array, const char* what) {
+  if (array.ndim() != 1) throw InputError(cat(what, " must have one dimension, not ", array.ndim()));
+  return {array.data(), static_cast<size_t>(array.size())};
+}
+
+// The Python object: an engine that can be closed. Closing while calls run waits for none of them: each holds the engine.
+class Model {
+ public:
+  explicit Model(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
+
+  std::shared_ptr<Engine> engine() const {
+    // Under the GIL, as is close().
+    if (!engine_) throw InputError("the model is closed");
+    return engine_;
+  }
+
+  py::dict run(const Ids& ids, const Ids& offsets, const std::optional<Ids>& token_types,
+               const std::optional<Ids>& prompt_lengths, const std::vector<std::string>& outputs) const {
+    const std::shared_ptr<Engine> engine = this->engine();
+    const BatchView batch{view(ids, "ids"), view(offsets, "offsets"),
+                          token_types ? view(*token_types, "token_types") : std::span<const int32_t>{},
+                          prompt_lengths ? view(*prompt_lengths, "prompt_lengths") : std::span<const int32_t>{}};
+    const Plan* plan;
+    {
+      const py::gil_scoped_release release;
+      plan = &engine->plan(outputs);
+    }
+    py::dict results;
+    std::vector<float*> places;
+    for (const PlanOutput& output : plan->outputs) {
+      const auto rows = output.rows == Rows::kTokens ? batch.tokens() : std::max(batch.sequences(), 0);
+      py::array_t<float> array({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(output.value.cols)});
+      places.push_back(array.mutable_data());
+      results[py::str(output.name)] = std::move(array);
+    }
+    const py::gil_scoped_release release;
+    engine->run(*plan, batch, places);
+    return results;
+  }
+
+  py::list profile(const Ids& ids, const Ids& offsets, const std::vector<std::string>& outputs) const {
+    const std::shared_ptr<Engine> engine = this->engine();
+    const BatchView batch{view(ids, "ids"), view(offsets, "offsets"), {}, {}};
+    std::vector<StepProfile> steps;
+    {
+      const py::gil_scoped_release release;
+      steps = engine->profile(engine->plan(outputs), batch);
+    }
+    py::list rows;
+    for (const StepProfile& s : steps) {
+      py::dict row;
+      row["op"] = s.op;
+      row["name"] = s.name;
+      row["ms"] = s.seconds * 1e3;
+      row["flops"] = s.flops;
+      row["bytes"] = s.bytes;
+      rows.append(std::move(row));
+    }
+    return rows;
+  }
+
+  py::dict info() const {
+    const EngineInfo i = engine()->info();
+    py::dict out;
+    out["device"] = i.backend.device;
+    out["isa"] = i.backend.isa;
+    out["threads"] = i.backend.threads;
+    out["dtype"] = "float32";
+    out["parameters"] = i.parameters;
+    out["weight_bytes"] = i.weight_bytes;
+    out["bytes_mapped"] = i.bytes_mapped;
+    out["bytes_allocated"] = i.bytes_allocated;
+    out["unused_tensors"] = i.unused_tensors;
+    return out;
+  }
+
+  py::dict outputs() const {
+    py::dict out;
+    const Graph& graph = engine()->graph();
+    for (const auto& [name, id] : graph.outputs) {
+      const Shape& shape = graph[id].shape;
+      out[py::str(name)] = py::make_tuple(shape.rows == Rows::kTokens ? "tokens" : "sequences", shape.cols());
+    }
+    return out;
+  }
+
+  void close() { engine_.reset(); }
+
+ private:
+  std::shared_ptr<Engine> engine_;
+};
+
+std::unique_ptr<Backend> make_backend(const std::string& device, const std::string& dtype, int threads) {
+  if (dtype != "float32") throw DeviceError(cat("dtype \"", dtype, "\" is not there yet; float32 is"));
+  if (threads < 0 || threads > 1024) throw InputError(cat("threads must be from 1 to 1024, not ", threads));
+  if (device == "cpu") return make_cpu_backend(threads);
+  if (device == "ref") return make_ref_backend();
+  throw DeviceError(cat("no device \"", device, "\" in this build; cpu is"));
+}
+
+// Runs two compilations of one graph, the one on the reference and the one under test, and compares every node that
+// both have: "the reference executor node by node".
+py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets, const std::vector<std::string>& outputs,
+                 int threads) {
+  const BatchView batch{view(ids, "ids"), view(offsets, "offsets"), {}, {}};
+  py::list rows;
+  std::vector<NodeComparison> found;
+  {
+    const py::gil_scoped_release release;
+    found = compare_with_ref(graph, make_cpu_backend(threads), batch, outputs);
+  }
+  for (const NodeComparison& n : found) {
+    py::dict row;
+    row["node"] = n.node;
+    row["op"] = n.op;
+    row["name"] = n.name;
+    row["max_abs_difference"] = n.max_abs_difference;
+    row["max_abs_reference"] = n.max_abs_reference;
+    rows.append(std::move(row));
+  }
+  return rows;
+}
+
+}  // namespace
+
+void bind_model(py::module_& m) {
+  py::class_<Model>(m, "Model")
+      .def("run", &Model::run, py::arg("ids"), py::arg("offsets"), py::kw_only(), py::arg("token_types") = py::none(),
+           py::arg("prompt_lengths") = py::none(), py::arg("outputs"))
+      .def("prepare",
+           [](const Model& model, const std::vector<std::string>& outputs) {
+             const auto engine = model.engine();
+             const py::gil_scoped_release release;
+             engine->plan(outputs);
+           })
+      .def("profile", &Model::profile, py::arg("ids"), py::arg("offsets"), py::arg("outputs"))
+      .def("dump",
+           [](const Model& model, const std::vector<std::string>& outputs) {
+             const auto engine = model.engine();
+             const py::gil_scoped_release release;
+             return engine->plan(outputs).graph.dump();
+           })
+      .def("info", &Model::info)
+      .def_property_readonly("outputs", &Model::outputs)
+      .def("close", &Model::close);
+  m.def(
+      "compile",
+      [](const Graph& graph, const std::string& device, const std::string& dtype, int threads) {
+        const py::gil_scoped_release release;
+        return std::make_unique<Model>(std::make_shared<Engine>(graph, make_backend(device, dtype, threads)));
+      },
+      py::arg("graph"), py::arg("device"), py::arg("dtype"), py::arg("threads"));
+  m.def("compare", &compare, py::arg("graph"), py::arg("ids"), py::arg("offsets"), py::arg("outputs"),
+        py::arg("threads"));
+}
+
+}  // namespace trine::python

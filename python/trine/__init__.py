@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low-latency transformer inference: encoders and small decoders from one small wheel.
+
+>>> import trine
+>>> model = trine.load("demo")  # doctest: +SKIP
+>>> model.encode(["A first sentence.", "Another one."]).shape  # doctest: +SKIP
+(2, 768)
+
+Everything is imported at first use, so that ``import trine`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from trine._core import DeviceError, Error, InputError, ModelError, __version__
+    from trine.batching import Tokens
+    from trine.loading import load
+    from trine.tasks.base import Task
+    from trine.tasks.chooser import Chooser
+    from trine.tasks.classifier import Classifier
+    from trine.tasks.embedder import Embedder
+    from trine.tasks.filler import Filler
+    from trine.tasks.reader import Reader
+    from trine.tasks.tagger import Tagger
+
+_HOME = {
+    "DeviceError": "_core",
+    "Error": "_core",
+    "InputError": "_core",
+    "ModelError": "_core",
+    "Tokens": "batching",
+    "load": "loading",
+    "Task": "tasks.base",
+    "Chooser": "tasks.chooser",
+    "Classifier": "tasks.classifier",
+    "Embedder": "tasks.embedder",
+    "Filler": "tasks.filler",
+    "Reader": "tasks.reader",
+    "Tagger": "tasks.tagger",
+    "__version__": "_core",
+}
+
+__all__ = [
+    "Chooser",
+    "Classifier",
+    "DeviceError",
+    "Embedder",
+    "Error",
+    "Filler",
+    "InputError",
+    "ModelError",
+    "Reader",
+    "Tagger",
+    "Task",
+    "Tokens",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import what a public name stands for, once."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'trine' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"trine.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was read from a model's folder, beyond its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from trine.sentence_transformers import SentenceConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's folder, read.
+
+    Attributes
+    ----------
+    source : str
+        What `trine.load` was given.
+    folder : Path
+        Where config.json and the tokenizer lie.
+    config : dict
+        config.json.
+    architecture : str
+        The one that was built, such as ``"MPNetModel"``.
+    task : str
+        What it does: embed, fill, classify, tag, ask or choose.
+    limit : int or None
+        Most tokens of a sequence that the architecture can take.
+    token_types : bool
+        Whether it reads segment ids.
+    padding_idx : int or None
+        The padding id by which the architecture counts positions, if it does.
+    sentence : SentenceConfig
+        The sentence-transformers modules and settings.
+    """
+
+    source: str
+    folder: Path
+    config: dict[str, Any]
+    architecture: str
+    task: str
+    limit: int | None = None
+    token_types: bool = False
+    padding_idx: int | None = None
+    sentence: SentenceConfig = field(default_factory=SentenceConfig)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the subcommands share: loading, reading texts, writing lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def load_model(options: argparse.Namespace, task: str | None = None) -> Any:
+    """Load the model that the options name."""
+    from trine import InputError, load
+
+    name = options.model or getattr(options, "named_model", None)
+    if not name:
+        raise InputError("which model? trine COMMAND --model MODEL")
+    return load(
+        name,
+        task=task,
+        device=options.device,
+        dtype=options.dtype,
+        threads=options.threads,
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.local_files_only,
+    )
+
+
+def read_texts(options: argparse.Namespace) -> list[str]:
+    """Return the texts given as arguments, or else the lines of standard input."""
+    from trine import InputError
+
+    if options.texts:
+        return list(options.texts)
+    if sys.stdin.isatty():
+        raise InputError("no texts: give them as arguments, or lines on standard input")
+    lines = sys.stdin.buffer.read().decode("utf-8").split("\n")
+    if lines[-1] == "":  # the end of the last line, not a line of its own
+        del lines[-1]
+    return [line.removesuffix("\r") for line in lines]
+
+
+def wants_progress(options: argparse.Namespace, count: int) -> bool:
+    """Whether to draw a progress bar: for several texts, and a person who watches."""
+    return count > 1 and not options.no_progress and sys.stderr.isatty()
+
+
+def write_lines(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+
+    def write(out: TextIO) -> None:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+    if options.output:
+        with open(options.output, "w", encoding="utf-8") as file:  # noqa: PTH123
+            write(file)
+    else:
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(encoding="utf-8")
+        write(sys.stdout)

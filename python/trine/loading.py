@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`trine.load`: from a name to a model that is ready to run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from trine import _core, sentence_transformers
+from trine._core import InputError, ModelError
+from trine.checkpoint import Checkpoint
+from trine.files import field, read_json
+from trine.sentence_transformers import SentenceConfig
+from trine.tokenizer_files import TokenizerFiles, least
+
+if TYPE_CHECKING:
+    from trine.models import Architecture
+    from trine.tasks.base import Task
+
+Device = Literal["auto", "cpu", "cuda", "metal"]
+Dtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+
+# Class of each task, and the module that defines it.
+_CLASSES = {
+    "embed": ("embedder", "Embedder"),
+    "fill": ("filler", "Filler"),
+    "classify": ("classifier", "Classifier"),
+    "tag": ("tagger", "Tagger"),
+    "ask": ("reader", "Reader"),
+    "choose": ("chooser", "Chooser"),
+}
+
+# The names that transformers' pipelines have for tasks.
+_ALIASES = {
+    "feature-extraction": "embed",
+    "sentence-similarity": "embed",
+    "fill-mask": "fill",
+    "text-classification": "classify",
+    "zero-shot-classification": "classify",
+    "token-classification": "tag",
+    "ner": "tag",
+    "question-answering": "ask",
+    "multiple-choice": "choose",
+}
+
+_READABLE = "a Hugging Face folder (config.json with model.safetensors, or shards with an index)"
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    threads: int | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+) -> Any:
+    """Load a model.
+
+    Parameters
+    ----------
+    source : str or path
+        A Hugging Face folder (``config.json`` with ``model.safetensors``, or shards with an
+        index), the weights file in such a folder, a Hugging Face Hub id (extra ``trine[hub]``), or
+        ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
+    task : {"embed", "classify", "tag", "ask", "fill", "choose"} or None
+        What to load it as; the pipeline names of transformers will do, too. By default what
+        ``modules.json`` and ``architectures`` say.
+    device : {"auto", "cpu"}
+    dtype : {"auto", "float32"}
+    threads : int or None
+        How many threads to compute with; by default one for each CPU that the process may use.
+    revision : str or None
+        Branch, tag or commit, for a Hub id.
+    cache_dir : path or None
+        The Hub's cache, if not the usual one.
+    local_files_only : bool
+        Don't reach for the network.
+
+    Returns
+    -------
+    Embedder, Classifier, Tagger, Reader, Filler or Chooser
+
+    Raises
+    ------
+    ModelError
+        Nothing there, a broken file, a missing tensor, an unknown architecture or module: names
+        the file, tensor or field.
+    DeviceError
+        A device or dtype that this build doesn't have.
+    InputError
+        An unknown task, or a number of threads below one.
+
+    Examples
+    --------
+    >>> import trine
+    >>> model = trine.load("demo")  # doctest: +SKIP
+    >>> model.encode("A sentence.").shape  # doctest: +SKIP
+    (768,)
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, expected at least 1")
+    wanted = None if task is None else _ALIASES.get(task, task)
+    if wanted is not None and wanted not in _CLASSES:
+        raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
+    folder, weights = _resolve(
+        source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    files = read_folder(folder, weights)
+    return build(
+        files,
+        source=os.fspath(source),
+        task=wanted,
+        device="cpu" if device == "auto" else device,
+        dtype="float32" if dtype == "auto" else dtype,
+        threads=threads,
+    )
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a model's folder holds."""
+
+    root: Path
+    encoder: Path  # where config.json and the tokenizer lie
+    config: dict[str, Any]
+    weights: list[tuple[Path, str]]  # files, each with what goes before its tensors' names
+    sentence: SentenceConfig
+    has_modules: bool
+
+
+def read_folder(root: Path, weights: Path | None = None) -> Folder:
+    """Read the small files of a folder and find its weights; `weights` overrides the main file.
+
+    Raises
+    ------
+    ModelError
+        A missing or broken file: names it.
+    """
+    has_modules = (root / "modules.json").is_file()
+    sentence = sentence_transformers.read(root) if has_modules else SentenceConfig()
+    encoder = root / sentence.transformer
+    if not (encoder / "config.json").is_file():
+        raise ModelError(f"{encoder}: no config.json; {_unreadable(encoder)}")
+    files = [(weights or find_weights(encoder), "")]
+    files += [(find_weights(root / name), f"{name}.") for name in sentence.weights]
+    config = read_json(encoder / "config.json")
+    return Folder(root, encoder, config, files, sentence, has_modules)
+
+
+def find_weights(folder: Path) -> Path:
+    """Return a folder's safetensors file, or the index of its shards."""
+    for name in ("model.safetensors", "model.safetensors.index.json"):
+        if (path := folder / name).is_file():
+            return path
+    raise ModelError(f"{folder}: no model.safetensors; {_unreadable(folder)}")
+
+
+def build(
+    files: Folder, *, source: str, task: str | None, device: str, dtype: str, threads: int | None
+) -> Task:
+    """Compile a folder's model and wrap it in the class of its task."""
+    from trine import models
+
+    path = files.encoder / "config.json"
+    name, architecture = choose_architecture(
+        files.config, path, task, modules=files.has_modules, known=models.ARCHITECTURES
+    )
+    limit = architecture.max_length(files.config)
+    sentence = files.sentence
+    tokenizer = TokenizerFiles(
+        files.encoder,
+        files.config,
+        max_seq_length=sentence.max_seq_length,
+        most=limit,
+        lowercase=sentence.lowercase,
+        token_types=architecture.token_types,
+    )
+    tokenizer.prefetch()
+    embeds = architecture.task == "embed"
+    store = _core.WeightStore(files.weights if embeds else files.weights[:1])
+    try:
+        graph = models.build(store, files.config, name, sentence.modules if embeds else [])
+        core = graph.compile(device=device, dtype=dtype, threads=threads)
+    except ModelError as error:  # about config.json, it doesn't know where that lies
+        if str(files.root) in str(error):
+            raise
+        raise ModelError(f"{files.root}: {error}") from error
+    module, class_name = _CLASSES[architecture.task]
+    task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
+    core.prepare(task_class.needs)
+    checkpoint = Checkpoint(
+        source=source,
+        folder=files.encoder,
+        config=files.config,
+        architecture=name,
+        task=architecture.task,
+        limit=least(limit),
+        token_types=architecture.token_types,
+        padding_idx=architecture.padding_idx,
+        sentence=sentence,
+    )
+    return task_class(core, checkpoint, tokenizer)
+
+
+def choose_architecture(
+    config: dict[str, Any],
+    path: Path,
+    task: str | None,
+    *,
+    modules: bool,
+    known: dict[str, Architecture],
+) -> tuple[str, Architecture]:
+    """Pick the architecture to build.
+
+    Parameters
+    ----------
+    config, path
+        config.json, and where it lies.
+    task : str or None
+        What the caller wants.
+    modules : bool
+        Whether there is a modules.json, which makes an encoder of any checkpoint.
+    known : dict
+        `trine.models.ARCHITECTURES`.
+
+    Raises
+    ------
+    ModelError
+        Neither ``architectures`` nor ``model_type`` is known, or the family has no such task.
+    """
+    named = field(config, "architectures", list, path, [])
+    stored = next((name for name in named if name in known), None)
+    family = known[stored].family if stored else field(config, "model_type", str, path)
+    wanted = task or ("embed" if modules or not named else known[stored].task if stored else None)
+    if wanted is None or all(a.family != family for a in known.values()):
+        raise ModelError(
+            f"{path}: architectures is {named}, model_type is {family!r}; known are "
+            f"{', '.join(known)}"
+        )
+    if stored is not None and known[stored].task == wanted:
+        return stored, known[stored]
+    for name, architecture in known.items():
+        if (architecture.family, architecture.task) == (family, wanted):
+            return name, architecture
+    raise ModelError(f"{path}: the family {family!r} has no model for the task {wanted!r}")
+
+
+def _resolve(
+    source: str | os.PathLike[str],
+    *,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+) -> tuple[Path, Path | None]:
+    """Return the folder, and the weights file if that was named."""
+    if source == "demo":  # a folder of this name is "./demo"
+        from trine import demo
+
+        return demo.folder(), None
+    text = os.fspath(source)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return path, None
+    if path.is_file():
+        if path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json"):
+            return path.parent, path
+        raise ModelError(f"{path}: not a file that can be read; what can is {_READABLE}")
+    from trine import hub
+
+    if not isinstance(source, str) or not hub.is_id(text) or path.suffix in _FILE_SUFFIXES:
+        raise ModelError(f"{text}: no such file or folder")
+    folder = hub.fetch(
+        text, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    return folder, None
+
+
+_FILE_SUFFIXES = {".safetensors", ".trine", ".gguf", ".bin", ".pth", ".json"}
+
+
+def _unreadable(folder: Path) -> str:
+    """Say what lies there instead of what can be read."""
+    if not folder.is_dir():
+        return "there is no such folder"
+    there = sorted(p.name for p in folder.iterdir() if p.suffix in _FILE_SUFFIXES)
+    shown = ", ".join(there[:6]) + (", ..." if len(there) > 6 else "")
+    return f"there is {shown or 'nothing like it'}. What can be read is {_READABLE}"

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The architectures: each family is one file that writes the model's graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trine import nn
+from trine._core import ModelError
+from trine.models import mpnet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from trine._core import WeightStore
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One entry of ``architectures`` in a ``config.json``.
+
+    Attributes
+    ----------
+    name : transformers' class name.
+    family : the ``model_type``.
+    task : ``embed``, ``fill``, ``classify``, ``tag``, ``ask`` or ``choose``: which task class it is made for.
+    build : writes the graph and returns the last hidden state.
+    max_length : tokens of the longest sequence, from the configuration.
+    token_types : whether the model reads ``token_type_ids``.
+    padding_idx : the id that takes no position, in families that count positions over the other ids.
+    """
+
+    name: str
+    family: str
+    task: str
+    build: Callable[[nn.Graph, str, dict[str, Any]], nn.Value]
+    max_length: Callable[[dict[str, Any]], int]
+    token_types: bool = False
+    padding_idx: int | None = None
+
+
+ARCHITECTURES: dict[str, Architecture] = {
+    name: Architecture(name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX)
+    for name, (task, _) in mpnet.HEADS.items()
+}
+
+
+def build(
+    store: WeightStore,
+    config: dict[str, Any],
+    architecture: str,
+    modules: Sequence[Mapping[str, Any]] = (),
+) -> nn.Graph:
+    """Write the graph of a checkpoint.
+
+    Parameters
+    ----------
+    store : the checkpoint's tensors.
+    config : ``config.json``.
+    architecture : a key of :data:`ARCHITECTURES`.
+    modules : what follows the transformer in a sentence-transformers folder: mappings with ``type`` ``pooling``
+        (``modes``, ``include_prompt``), ``dense`` (``scope``, ``bias``, ``activation``, ``residual``: absent, a scope or
+        ``"identity"``), ``layer_norm`` (``scope``, ``eps``), ``dropout`` or ``normalize``. Their result is the output ``sentence_embedding``.
+
+    Raises
+    ------
+    ModelError
+        An architecture that is unknown, or a tensor that is missing or of another shape.
+    """
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelError(f"config.json: architectures has {architecture!r}; known are {known}")
+    g = nn.Graph(store)
+    x = ARCHITECTURES[architecture].build(g, architecture, config)
+    if modules:
+        for module in modules:
+            x = add_module(g, x, module)
+        g.output("sentence_embedding", x)
+    return g
+
+
+def add_module(g: nn.Graph, x: nn.Value, module: Mapping[str, Any]) -> nn.Value:
+    """One module of sentence-transformers' chain (sentence_transformers/models there)."""
+    kind = module["type"]
+    if kind == "pooling":
+        include_prompt = module.get("include_prompt", True)
+        return nn.concat([nn.pool(x, mode, include_prompt=include_prompt) for mode in module["modes"]])
+    if kind == "dense":
+        y = nn.linear(x, g.scope(module["scope"]), bias=module["bias"], activation=module["activation"])
+        residual = module.get("residual")
+        if residual is None:
+            return y
+        return y + (x if residual == "identity" else nn.linear(x, g.scope(residual), bias=False))
+    if kind == "layer_norm":
+        return nn.layer_norm(x, g.scope(module["scope"]), eps=module["eps"])
+    if kind == "dropout":  # does nothing at inference
+        return x
+    if kind == "normalize":
+        return nn.l2_normalize(x)
+    raise ModelError(f"modules.json: no module {kind!r}")

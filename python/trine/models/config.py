@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configurations: a dataclass per family, read from ``config.json`` with transformers' names and defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trine import _core
+from trine._core import ModelError
+
+if TYPE_CHECKING:
+    from trine.nn import Value
+
+T = TypeVar("T")
+
+_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+
+
+def read(cls: type[T], config: dict[str, Any]) -> T:
+    """Make a ``cls`` of the fields that it has; a field of another type is a ``ModelError`` that names it.
+
+    Absent fields and nulls take the default. Fields that ``cls`` lacks (dropout and the like) are left out.
+    """
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        value = config.get(field.name)
+        if value is None:
+            continue
+        kinds = _KINDS[str(field.type)]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            msg = f"config.json: {field.name} must be {field.type}, but is {value!r}"
+            raise ModelError(msg)
+        known[field.name] = value
+    return cls(**known)
+
+
+def num_labels(config: dict[str, Any]) -> int:
+    """Labels of a classification head: ``id2label`` or ``num_labels``, as transformers counts them; 2 by default."""
+    id2label = config.get("id2label")
+    if id2label:
+        return len(id2label)
+    count = config.get("num_labels")
+    if count is None:
+        count = 2
+    if not isinstance(count, int) or count < 1:
+        msg = f"config.json: num_labels must be a positive int, but is {count!r}"
+        raise ModelError(msg)
+    return count
+
+
+def require_shape(value: Value, expected: tuple[int, ...], fields: str) -> Value:
+    """The weight itself, if it has the shape that these fields of the configuration ask for."""
+    require(value.shape == expected, f"{fields} ask for {expected}, but {value.name} is {value.shape}")
+    return value
+
+
+def require_activation(name: str, field: str) -> None:
+    """Raise ``ModelError`` that names the field when there is no such activation."""
+    try:
+        _core.activation(name)
+    except ModelError as error:
+        raise ModelError(f"config.json: {field}: {error}") from None
+
+
+def require(condition: bool, message: str) -> None:  # noqa: FBT001
+    """Raise ``ModelError`` about ``config.json`` unless the condition holds."""
+    if not condition:
+        raise ModelError(f"config.json: {message}")

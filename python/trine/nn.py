@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Authoring of model graphs: each function adds one op of ``csrc/graph/ops.def``.
+
+A model file is a set of functions over :class:`Value` and :class:`Scope`; nothing here computes, and nothing here runs
+once a graph is compiled.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from trine import _core
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Value:
+    """A node of a graph: rows of tokens, rows of sequences, or a weight."""
+
+    __slots__ = ("graph", "id", "name")
+
+    def __init__(self, graph: Graph, node: int, name: str = "") -> None:
+        self.graph = graph
+        self.id = node
+        self.name = name
+
+    @property
+    def shape(self) -> tuple[int | str, ...]:
+        """Dimensions; a symbolic ``"T"`` (tokens) or ``"B"`` (sequences) comes first for rows."""
+        return self.graph.core.shape(self.id)
+
+    @property
+    def cols(self) -> int:
+        """The last dimension."""
+        return int(self.shape[-1])
+
+    def __add__(self, other: Value) -> Value:
+        return self.graph.add("add", [self, other])
+
+
+class Graph:
+    """A graph under construction, over the tensors of one checkpoint."""
+
+    def __init__(self, store: _core.WeightStore) -> None:
+        self.core = _core.Graph(store)
+        self._weights: dict[str, Value] = {}
+
+    def add(self, op: str, inputs: Sequence[Value | None], *, name: str = "", **attrs: Any) -> Value:
+        """Append one op; its shape is inferred, and an ill-fitting input raises ``ModelError``."""
+        ids = [-1 if v is None else v.id for v in inputs]
+        return Value(self, self.core.add(op, ids, attrs, name, _source_line()))
+
+    def input(self, name: str) -> Value:
+        """``input_ids`` or ``token_type_ids`` of the batch."""
+        return Value(self, self.core.add("input", [], {"name": name}, name, _source_line()))
+
+    def weight(self, name: str) -> Value:
+        """The tensor of this name; the same node each time, so that a tied weight is one."""
+        if name not in self._weights:
+            node = self.core.add("weight", [], {"name": name}, name, _source_line())
+            self._weights[name] = Value(self, node, name)
+        return self._weights[name]
+
+    def scope(self, prefix: str = "") -> Scope:
+        """Weights whose names start with ``prefix`` and a dot."""
+        return Scope(self, prefix)
+
+    def ignore(self, name: str) -> None:
+        """Say that this tensor is known and has no use, although others of its module are used."""
+        self.core.ignore(name)
+
+    def output(self, name: str, value: Value) -> None:
+        """Name a value as an output of the model."""
+        self.core.add_output(name, value.id)
+
+    def compile(self, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None) -> _core.Model:
+        """Hand the finished graph to the core; ``threads`` ``None`` means the processors this process may use."""
+        return _core.compile(self.core, device, dtype, threads or 0)
+
+
+class Scope:
+    """A module's weights, as the checkpoint names them: ``w["encoder"]["layer"][0]``."""
+
+    __slots__ = ("graph", "name")
+
+    def __init__(self, graph: Graph, name: str) -> None:
+        self.graph = graph
+        self.name = name
+
+    def __getitem__(self, key: str | int) -> Scope:
+        return Scope(self.graph, f"{self.name}.{key}" if self.name else str(key))
+
+    def has(self, key: str) -> bool:
+        """Whether the checkpoint holds this tensor."""
+        return self.graph.core.has_weight(self[key].name)
+
+    def weight(self, key: str) -> Value:
+        """The tensor ``key`` of this module."""
+        return self.graph.weight(self[key].name)
+
+
+def embedding(*pairs: tuple[Value, Value]) -> Value:
+    """Sum of the rows that ids pick from tables: up to three ``(ids, table)``."""
+    flat = [v for pair in pairs for v in pair]
+    return flat[0].graph.add("embedding", flat)
+
+
+def positions(ids: Value, *, padding_idx: int = -1) -> Value:
+    """Position of each token: from 0, or from ``padding_idx + 1`` over the ids that are not padding."""
+    return ids.graph.add("positions", [ids], padding_idx=padding_idx)
+
+
+def linear(
+    x: Value,
+    w: Scope,
+    *,
+    weight: Value | None = None,
+    bias: Value | bool = True,
+    activation: str = "none",
+) -> Value:
+    """``activation(x · weightᵀ + bias)`` with the weights of ``w``, or with those given in their place (tied ones)."""
+    if isinstance(bias, Value):
+        shift: Value | None = bias
+    else:
+        shift = w.weight("bias") if bias else None
+    return x.graph.add("linear", [x, weight or w.weight("weight"), shift], name=w.name, activation=activation)
+
+
+def layer_norm(x: Value, w: Scope, *, eps: float) -> Value:
+    """Normalise each row, then scale and shift it; old checkpoints say ``gamma`` and ``beta``."""
+    names = ("gamma", "beta") if w.has("gamma") else ("weight", "bias")
+    return x.graph.add("layer_norm", [x, *(w.weight(n) for n in names)], name=w.name, eps=eps)
+
+
+def attention(
+    q: Value,
+    k: Value,
+    v: Value,
+    *,
+    heads: int,
+    scale: float,
+    bias: Value | None = None,
+    kv_heads: int | None = None,
+    causal: bool = False,
+    name: str = "",
+) -> Value:
+    """Softmax attention within each sequence; ``bias`` [heads, 2 * span - 1] depends on the distance alone."""
+    return q.graph.add(
+        "attention", [q, k, v, bias], name=name, heads=heads, kv_heads=kv_heads or heads, scale=scale, causal=causal
+    )
+
+
+def relative_bias(table: Value, *, num_buckets: int, max_distance: int, span: int) -> Value:
+    """T5's bucketed bias, spread over distances: depends on weights alone, so it is computed once, at compile."""
+    return table.graph.add("relative_bias", [table], num_buckets=num_buckets, max_distance=max_distance, span=span)
+
+
+def activate(x: Value, activation: str) -> Value:
+    """``activation(x)``; folded into the linear that made ``x`` where there is one."""
+    return x if activation in ("none", "linear", "identity") else x.graph.add("activation", [x], activation=activation)
+
+
+def pool(x: Value, mode: str, *, include_prompt: bool = True) -> Value:
+    """One row per sequence: cls, mean, max, mean_sqrt_len_tokens, weightedmean or lasttoken."""
+    return x.graph.add("pool", [x], mode=mode, include_prompt=include_prompt)
+
+
+def l2_normalize(x: Value, *, eps: float = 1e-12) -> Value:
+    """Each row divided by its Euclidean length."""
+    return x.graph.add("l2_normalize", [x], eps=eps)
+
+
+def concat(parts: Sequence[Value]) -> Value:
+    """Columns side by side."""
+    return parts[0] if len(parts) == 1 else parts[0].graph.add("concat", parts)
+
+
+def columns(x: Value, begin: int, end: int) -> Value:
+    """Columns ``begin`` to ``end``: a view."""
+    return x.graph.add("slice", [x], begin=begin, end=end)
+
+
+def _source_line() -> str:
+    """The line of the model file that made a node: the first frame outside this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__") == __name__:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"

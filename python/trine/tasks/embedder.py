@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts to vectors, with the keywords of sentence-transformers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, overload
+
+import numpy as np
+
+from trine import vectors
+from trine._core import InputError
+from trine.progress import Progress
+from trine.tasks.base import Task
+from trine.tasks.inputs import as_list, windows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import Unpack
+
+    from trine.batching import Int32, Tokens
+    from trine.vectors import Float32, Precision
+
+    Ids = Sequence[int] | NDArray[np.integer[Any]]
+    Job = tuple[int, Tokens, Int32 | None]
+    Sentences = str | Ids | Sequence[str] | Sequence[Ids] | NDArray[Any]
+
+
+class EncodeOptions(TypedDict, total=False):
+    """Keywords of `Embedder.encode` that don't change the kind of its result."""
+
+    prompt_name: str | None
+    prompt: str | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    precision: Precision
+    convert_to_numpy: bool
+    convert_to_tensor: bool
+    device: str | None
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    truncate: bool
+    ranges: ArrayLike | None
+
+
+class Embedder(Task):
+    """Turns texts into vectors: encoders and sentence-transformers folders."""
+
+    needs: ClassVar = ("sentence_embedding",)
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector as `encode` returns it by default."""
+        columns = self._core.outputs["sentence_embedding"][1]
+        return min(columns, self.truncate_dim or columns)
+
+    def get_embedding_dimension(self) -> int:
+        """Return `dimension`, by sentence-transformers' name for it."""
+        return self.dimension
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Return `dimension`, by sentence-transformers' older name for it."""
+        return self.dimension
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Length that vectors are cut to by default: config_sentence_transformers.json."""
+        return self._checkpoint.sentence.truncate_dim
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Texts that `prompt_name` stands for; ``query`` and ``document`` are always there."""
+        return dict(self._checkpoint.sentence.prompts)
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt used when `encode` is given none."""
+        return self._checkpoint.sentence.default_prompt_name
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """What `similarity` computes: cosine, dot, euclidean or manhattan."""
+        return self._checkpoint.sentence.similarity
+
+    def predict(
+        self,
+        inputs: Sentences,
+        *,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+    ) -> NDArray[Any]:
+        """Return one vector per input: `encode` under the name that every task has.
+
+        Returns
+        -------
+        ndarray of float32, shape [n, dimension] ([dimension] for a single text)
+        """
+        return self.encode(inputs, batch_size=batch_size, show_progress_bar=show_progress)
+
+    @overload
+    def encode(
+        self,
+        sentences: Sentences,
+        *,
+        output_value: Literal["sentence_embedding"] = ...,
+        **options: Unpack[EncodeOptions],
+    ) -> NDArray[Any]: ...
+    @overload
+    def encode(
+        self,
+        sentences: Sentences,
+        *,
+        output_value: Literal["token_embeddings"],
+        **options: Unpack[EncodeOptions],
+    ) -> list[Float32] | Float32: ...
+    def encode(
+        self,
+        sentences: Sentences,
+        *,
+        output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: str | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        truncate: bool = True,
+        ranges: ArrayLike | None = None,
+    ) -> NDArray[Any] | list[Float32]:
+        """Turn texts into vectors.
+
+        Parameters
+        ----------
+        sentences : str, list of str, or token ids
+            Token ids are a list of int, a list of such lists or an integer array; they are run as
+            they are, without special tokens, prompt or truncation.
+        output_value : {"sentence_embedding", "token_embeddings"}
+            The latter gives the vector of each token, special tokens included.
+        prompt_name : str or None
+            Key of `prompts`; the text is put before each input.
+        prompt : str or None
+            The text itself; wins over `prompt_name`. By default `default_prompt_name` holds.
+        batch_size : int or None
+            Most texts of one run. By default runs are cut by their number of tokens, which is
+            never slower; results don't depend on it.
+        show_progress_bar : bool or None
+            Draw a bar on standard error.
+        precision : {"float32", "int8", "uint8", "binary", "ubinary"}
+            As sentence-transformers' `quantize_embeddings` does it.
+        convert_to_numpy, convert_to_tensor : bool
+            For compatibility; only numpy arrays are made.
+        device : str or None
+            For compatibility; must be the device that the model was loaded on.
+        normalize_embeddings : bool
+            Scale vectors to length one.
+        truncate_dim : int or None
+            Keep this many leading values (Matryoshka models), before normalising.
+        truncate : bool
+            False to refuse texts that are too long instead of cutting them; `tokenize` tells how
+            much is cut.
+        ranges : array_like, shape [2, dimension], or None
+            For int8 and uint8: least and greatest value of each dimension; by default taken from
+            the vectors themselves.
+
+        Returns
+        -------
+        ndarray, shape [n, dimension], in the order of `sentences`
+            [dimension] for a single text; [0, dimension] for an empty list. float32, or what
+            `precision` says. With token embeddings a list of [tokens, hidden] (one, for a single
+            text).
+
+        Raises
+        ------
+        InputError
+            Not a text, an unknown prompt, precision or keyword value, an id out of range, or with
+            `truncate` false a text that is too long: names its index, length and the limit.
+
+        Notes
+        -----
+        The signature follows sentence-transformers 6,
+        https://sbert.net/docs/package_reference/sentence_transformer/SentenceTransformer.html.
+        """
+        if not convert_to_numpy or convert_to_tensor:
+            raise InputError("encode returns numpy arrays; torch.from_numpy makes them tensors")
+        if device is not None and device != (here := self._core.info()["device"]):
+            raise InputError(f"device {device!r}: this model was loaded on {here!r}")
+        items, single = as_list(sentences)
+        progress = Progress(len(items), shown=show_progress_bar)
+        ids = bool(items) and not isinstance(items[0], str)
+        text = self._prompt(prompt, prompt_name, ids=ids)
+        jobs = self._windows(items, text, truncate=truncate)
+        if output_value == "token_embeddings":
+            rows = self._token_vectors(jobs, batch_size, progress)
+            return rows[0] if single else rows
+        if output_value != "sentence_embedding":
+            raise InputError(f"output_value {output_value!r} is not known")
+        vectors.check_precision(precision)
+        found = self._sentence_vectors(jobs, len(items), batch_size, progress)
+        width = self.truncate_dim if truncate_dim is None else truncate_dim
+        if width is not None:
+            if width < 1:
+                raise InputError(f"truncate_dim is {width}, expected at least 1")
+            found = np.ascontiguousarray(found[:, :width])
+        if normalize_embeddings:
+            found = vectors.normalize(found)
+        result = vectors.quantize(found, precision, ranges)
+        return result[0] if single else result
+
+    def encode_query(
+        self,
+        sentences: Sentences,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Encode with the prompt ``"query"`` unless another one is given; else as `encode`."""
+        if prompt_name is None and prompt is None:
+            prompt_name = "query"
+        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+
+    def encode_document(
+        self,
+        sentences: Sentences,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Encode with the prompt ``"document"`` unless another one is given; else as `encode`."""
+        if prompt_name is None and prompt is None:
+            prompt_name = "document"
+        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Float32:
+        """Score every vector of one list against every vector of another.
+
+        Parameters
+        ----------
+        embeddings1 : array_like, shape [n, dimension] or [dimension]
+        embeddings2 : array_like, shape [m, dimension] or [dimension]
+
+        Returns
+        -------
+        ndarray of float32, shape [n, m]
+            By `similarity_fn_name`; distances are negated, so that greater is nearer.
+        """
+        return vectors.similarity(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Float32:
+        """Score vector ``i`` of one list against vector ``i`` of the other: shape [n]."""
+        return vectors.similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def _prompt(self, prompt: str | None, name: str | None, *, ids: bool) -> str:
+        """Return the text to put before each input; token ids can have none."""
+        text = prompt
+        if text is None:
+            wanted = self.default_prompt_name if name is None else name
+            prompts = self._checkpoint.sentence.prompts
+            if wanted is not None and wanted not in prompts:
+                raise InputError(f"prompt_name {wanted!r} is not known; known are {list(prompts)}")
+            text = "" if wanted is None else prompts[wanted]
+        if ids and text and (prompt is not None or name is not None):
+            raise InputError("a prompt cannot be put before token ids")
+        return "" if ids else text
+
+    def _windows(self, items: list[Any], prompt: str, *, truncate: bool) -> Iterator[Job]:
+        """Tokenise window by window: index of the first input, tokens, lengths of the prompt."""
+        excluded = prompt and not self._checkpoint.sentence.modules[0]["include_prompt"]
+        for start, part in windows(items):
+            texts = [prompt + x if isinstance(x, str) else x for x in part] if prompt else part
+            tokens = self._ragged(texts, start, truncate=truncate)
+            lengths = None
+            if excluded:
+                length = self._encoder.prompt_length(prompt, self.max_seq_length)
+                lengths = np.minimum(tokens.lengths, np.int32(length))
+            yield start, tokens, lengths
+
+    def _sentence_vectors(
+        self, jobs: Iterable[Job], count: int, batch_size: int | None, progress: Progress
+    ) -> Float32:
+        out = np.empty((count, self._core.outputs["sentence_embedding"][1]), np.float32)
+        for start, tokens, prompt_lengths in jobs:
+            for rows, _, results in self._runs(
+                tokens,
+                self.needs,
+                batch_size=batch_size,
+                progress=progress,
+                prompt_lengths=prompt_lengths,
+            ):
+                out[start + rows] = results["sentence_embedding"]
+        return out
+
+    def _token_vectors(
+        self, jobs: Iterable[Job], batch_size: int | None, progress: Progress
+    ) -> list[Float32]:
+        out: list[Float32] = []
+        for _, tokens, _ in jobs:
+            found = self._per_token(tokens, ("last_hidden_state",), batch_size, progress)
+            out += [hidden for (hidden,) in found]
+        return out

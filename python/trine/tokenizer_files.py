@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Find and read the tokenizer of a checkpoint folder."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+from trine._core import ModelError
+from trine.files import read_json, read_optional_json
+from trine.tokenization import TextEncoder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+    from tokenizers.normalizers import Normalizer
+
+# Fields of tokenizer_config.json that name special tokens, with MPNet's own choice.
+_MPNET_SPECIAL = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": "<s>",
+    "unk_token": "[UNK]",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+
+# "no limit" is stored as 1e30 by transformers.
+_UNLIMITED = 10**9
+
+
+class TokenizerFiles:
+    """A folder's tokenizer, read at first use: a folder without one loads, and runs token ids.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``tokenizer.json`` or ``vocab.txt`` lie.
+    config : dict
+        The model's config.json.
+    max_seq_length : int or None
+        Most tokens of a text, as sentence_bert_config.json has it: goes before the tokenizer's own
+        ``model_max_length``.
+    most : int or None
+        Most tokens that the architecture can take.
+    lowercase : bool
+        Lower-case every text first (sentence_bert_config.json's ``do_lower_case``).
+    token_types : bool
+        Whether the model reads segment ids.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        max_seq_length: int | None = None,
+        most: int | None = None,
+        lowercase: bool = False,
+        token_types: bool = False,
+    ) -> None:
+        self._folder, self._config = folder, config
+        self._max_seq_length, self._most = max_seq_length, most
+        self._lowercase, self._token_types = lowercase, token_types
+        self._lock = threading.Lock()
+        self._encoder: TextEncoder | None = None
+
+    def exist(self) -> bool:
+        """Whether the folder has tokenizer files that can be read."""
+        return self._encoder is not None or self._file() is not None
+
+    def prefetch(self) -> None:
+        """Read the files in the background, while weights are being packed."""
+        if self.exist():
+            threading.Thread(target=self._try, name="trine-tokenizer", daemon=True).start()
+
+    def encoder(self) -> TextEncoder:
+        """Read the files if that is still to be done.
+
+        Raises
+        ------
+        ModelError
+            No tokenizer files, or one that cannot be read: names it.
+        """
+        if self._encoder is None:
+            with self._lock:
+                if self._encoder is None:
+                    self._encoder = self._read()
+        return self._encoder
+
+    def _try(self) -> None:
+        try:
+            self.encoder()
+        except ModelError:  # the first call with text meets it again, and reports it
+            return
+
+    def _file(self) -> Path | None:
+        for name in ("tokenizer.json", "vocab.txt"):
+            if (path := self._folder / name).is_file():
+                return path
+        return None
+
+    def _read(self) -> TextEncoder:
+        path = self._file()
+        if path is None:
+            raise ModelError(
+                f"{self._folder}: no tokenizer.json and no vocab.txt, so this model takes "
+                "token ids but no text"
+            )
+        settings = read_optional_json(self._folder / "tokenizer_config.json")
+        special = _special_tokens(self._folder, settings)
+        is_json = path.name == "tokenizer.json"
+        backend = _from_json(path) if is_json else self._from_vocab(path, settings, special)
+        backend.no_padding()
+        backend.no_truncation()
+        if self._lowercase:
+            _add_lowercase(backend)
+        side: Literal["left", "right"] = (
+            "left" if settings.get("truncation_side") == "left" else "right"
+        )
+        return TextEncoder(
+            backend,
+            limit=least(self._max_seq_length or settings.get("model_max_length"), self._most),
+            token_types=self._token_types,
+            side=side,
+            special=special,
+        )
+
+    def _from_vocab(
+        self, path: Path, settings: dict[str, Any], special: dict[str, str]
+    ) -> Tokenizer:
+        if self._config.get("model_type") != "mpnet":
+            raise ModelError(
+                f"{path}: a vocab.txt alone is read for model_type 'mpnet' only, config.json says "
+                f"{self._config.get('model_type')!r}; a tokenizer.json is needed"
+            )
+        return _mpnet_word_piece(path, settings, _MPNET_SPECIAL | special)
+
+
+def least(*limits: object) -> int | None:
+    """Return the least of the limits that are numbers, or None without any."""
+    numbers = [int(n) for n in limits if isinstance(n, int | float) and 0 < n < _UNLIMITED]
+    return min(numbers, default=None)
+
+
+def _special_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
+    """Return special tokens by role; each is a string or an object with `content`."""
+    tokens = read_optional_json(folder / "special_tokens_map.json") | settings
+    special = {}
+    for role in _MPNET_SPECIAL:
+        token = tokens.get(role)
+        if isinstance(token, dict):
+            token = token.get("content")
+        if isinstance(token, str):
+            special[role] = token
+    return special
+
+
+def _from_json(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises plain Exception
+        read_json(path)  # a file that isn't JSON at all gets the clearer message
+        raise ModelError(f"{path}: {error}") from error
+
+
+def _mpnet_word_piece(path: Path, settings: dict[str, Any], special: dict[str, str]) -> Tokenizer:
+    """Build what transformers' MPNetTokenizer makes of a vocab.txt."""
+    from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers.models import WordPiece
+
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: {error}") from error
+    vocab = {token: index for index, token in enumerate(lines)}
+    if missing := sorted({t for t in special.values() if t not in vocab}):
+        raise ModelError(f"{path}: the special tokens {missing} are not in the vocabulary")
+    backend = Tokenizer(WordPiece(vocab, unk_token=special["unk_token"]))
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=settings.get("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    cls, sep = special["cls_token"], special["sep_token"]
+    backend.post_processor = processors.RobertaProcessing(
+        (sep, vocab[sep]), (cls, vocab[cls]), trim_offsets=True, add_prefix_space=False
+    )
+    # The mask behaves like a word: it takes the space before it along.
+    backend.add_special_tokens(
+        [AddedToken(t, lstrip=role == "mask_token") for role, t in special.items()]
+    )
+    return backend
+
+
+def _add_lowercase(backend: Tokenizer) -> None:
+    from tokenizers import normalizers
+
+    def lowers(normalizer: Normalizer | None) -> bool:
+        if isinstance(normalizer, normalizers.Sequence):
+            return any(lowers(normalizer[i]) for i in range(len(normalizer)))
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            return normalizer.lowercase
+        return isinstance(normalizer, normalizers.Lowercase)
+
+    present = backend.normalizer
+    if not lowers(present):
+        lower = normalizers.Lowercase()
+        chain = [lower] if present is None else [lower, present]
+        backend.normalizer = normalizers.Sequence(chain)

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention on every instruction set: against ref/, and bit for bit against itself however the work
+// is cut.
+#include <cmath>
+
+#include "cpu/ops.h"
+#include "kernel_testing.h"
+#include "ref/ref.h"
+
+namespace trine::test {
+namespace {
+
+struct Shape {
+  std::vector<int32_t> lengths;
+  int32_t heads, kv_heads, head_dim;
+  bool bias, causal;
+  int64_t misalign;
+};
+
+std::string name_of(const Shape& s) {
+  return cat("lengths ", s.lengths, ", heads ", s.heads, "/", s.kv_heads, " of ", s.head_dim,
+             s.bias ? ", bias" : "", s.causal ? ", causal" : "");
+}
+
+// Inputs laid out as a model has them: q, k and v beside each other in one matrix, with gaps.
+struct Problem {
+  explicit Problem(const Shape& s, uint64_t seed)
+      : shape(s),
+        q(rows(s), int64_t{s.heads} * s.head_dim, int64_t{s.heads} * s.head_dim + 5, s.misalign),
+        k(rows(s), int64_t{s.kv_heads} * s.head_dim, int64_t{s.kv_heads} * s.head_dim + 3,
+          s.misalign + 1),
+        v(rows(s), int64_t{s.kv_heads} * s.head_dim, int64_t{s.kv_heads} * s.head_dim,
+          s.misalign + 2),
+        bias(s.heads, 2 * span(s) - 1, 2 * span(s) - 1, 1) {
+    Random random(seed);
+    q.fill(random);
+    k.fill(random);
+    v.fill(random);
+    bias.fill(random, -2, 2);
+    offsets.push_back(0);
+    for (const int32_t length : s.lengths) offsets.push_back(offsets.back() + length);
+  }
+  static int64_t rows(const Shape& s) {
+    int64_t sum = 0;
+    for (const int32_t length : s.lengths) sum += length;
+    return sum;
+  }
+  static int32_t span(const Shape& s) {
+    int32_t longest = 1;
+    for (const int32_t length : s.lengths) longest = std::max(longest, length);
+    return longest;
+  }
+
+  AttentionArgs args(Matrix<float>& y) const {
+    AttentionArgs a = {};
+    a.q = q.data(), a.k = k.data(), a.v = v.data();
+    a.ldq = q.ld(), a.ldk = k.ld(), a.ldv = v.ld();
+    a.bias = shape.bias ? bias.data() : nullptr;
+    a.span = span(shape);
+    a.y = y.data(), a.ldy = y.ld();
+    a.batch = {offsets.data(), int32_t(shape.lengths.size())};
+    a.heads = shape.heads, a.kv_heads = shape.kv_heads, a.head_dim = shape.head_dim;
+    a.scale = float(1.0 / std::sqrt(double(shape.head_dim)));
+    a.causal = shape.causal;
+    return a;
+  }
+  Matrix<float> output() const { return Matrix<float>(q.rows(), q.cols(), q.cols() + 2, 1); }
+
+  Shape shape;
+  Matrix<float> q, k, v, bias;
+  std::vector<int32_t> offsets;
+};
+
+double largest_norm(const Matrix<float>& x, int64_t head_dim) {
+  double largest = 0.0;
+  for (int64_t i = 0; i < x.rows(); ++i) {
+    for (int64_t c = 0; c < x.cols(); c += head_dim) {
+      double squares = 0.0;
+      for (int64_t j = c; j < c + head_dim; ++j) squares += double(x.at(i, j)) * double(x.at(i, j));
+      largest = std::max(largest, std::sqrt(squares));
+    }
+  }
+  return largest;
+}
+
+void run(const cpu::KernelTable& table, const AttentionArgs& args) {
+  int64_t longest = 0;
+  for (int32_t b = 0; b < args.batch.sequences; ++b) {
+    longest = std::max<int64_t>(longest, args.batch.offsets[b + 1] - args.batch.offsets[b]);
+  }
+  Scratch scratch(table.attention_scratch_bytes(longest, args.head_dim));
+  for (int32_t b = 0; b < args.batch.sequences; ++b) {
+    for (int32_t h = 0; h < args.heads; ++h) {
+      table.attention(args, b, h, 0, args.batch.offsets[b + 1] - args.batch.offsets[b],
+                      scratch.data());
+    }
+  }
+  CHECK(scratch.intact());
+}
+
+void compare_with_ref(const Shape& shape, uint64_t seed) {
+  const Problem problem(shape, seed);
+  Matrix<float> want = problem.output(), spread = problem.output();
+  ref::attention(problem.args(want));
+  // sum over j of p_j |v_j|: what the errors of the p_j are multiplied with.
+  Matrix<float> magnitude(problem.v.rows(), problem.v.cols(), problem.v.ld());
+  for (int64_t i = 0; i < magnitude.rows(); ++i) {
+    for (int64_t j = 0; j < magnitude.cols(); ++j)
+      magnitude.at(i, j) = std::fabs(problem.v.at(i, j));
+  }
+  AttentionArgs absolute = problem.args(spread);
+  absolute.v = magnitude.data();
+  ref::attention(absolute);
+
+  // A score sums head_dim products, |score| <= scale |q| |k| + |bias| by Cauchy and Schwarz;
+  // scaling, the bias and the distance to the largest score add a few roundings of twice that. The
+  // exponential turns the absolute error into a relative one of p, and adds two ulp (four units); p
+  // appears above and below the fraction bar, the sums over keys add gamma(L) above and, with at
+  // least four lanes, gamma(L / 4 + 2) below.
+  const int64_t d = shape.head_dim, longest = Problem::span(shape);
+  const double score =
+      double(problem.args(want).scale) * largest_norm(problem.q, d) * largest_norm(problem.k, d) +
+      (shape.bias ? 2.0 : 0.0);
+  const double exponent_error = 2 * likely_gamma(d + 6) * score;
+  const double relative = 1.01 * (2 * exponent_error + 8 * kUnit + likely_gamma(longest) +
+                                  likely_gamma(longest / 4 + 8));
+  const auto tolerance = [&](int64_t i, int64_t j) {
+    return relative * double(spread.at(i, j)) + 1e-37;
+  };
+
+  for (const cpu::KernelTable* table : kernel_tables()) {
+    Matrix<float> y = problem.output();
+    run(*table, problem.args(y));
+    CHECK_CLOSE(cat("attention on ", table->name, ", ", name_of(shape)), y, want, tolerance);
+    CHECK(y.intact());
+  }
+}
+
+}  // namespace
+
+TEST(attention_of_every_short_length) {
+  for (int32_t length = 0; length <= 40; ++length) {
+    const bool odd = length % 2 == 1;
+    compare_with_ref({{length}, 2, 2, 16, odd, false, length % 4}, uint64_t(length));
+    compare_with_ref({{length, 1, 40 - length}, 2, 1, 20, !odd, true, 0}, uint64_t(length));
+  }
+}
+
+TEST(attention_of_every_head_dim) {
+  for (const int32_t dim : {1,  3,  4,  8,  12, 15, 16, 17, 20,  24,  31,  32, 33,
+                            40, 48, 63, 64, 65, 72, 80, 96, 100, 128, 256, 300}) {
+    compare_with_ref({{19, 0, 70}, 2, 2, dim, true, false, 1}, uint64_t(dim));
+    compare_with_ref({{33}, 2, 2, dim, false, true, 0}, uint64_t(dim));
+  }
+}
+
+TEST(attention_of_long_sequences) {
+  for (const int32_t length :
+       {47, 48, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 300, 511, 512, 513, 600}) {
+    compare_with_ref({{length}, 1, 1, 32, length % 2 == 0, length % 3 == 0, 0}, uint64_t(length));
+  }
+  compare_with_ref({{530}, 2, 2, 64, true, true, 3}, 1);
+}
+
+TEST(attention_with_shared_keys) {
+  compare_with_ref({{17, 50}, 6, 2, 16, true, false, 0}, 1);
+  compare_with_ref({{17, 50}, 6, 3, 16, false, true, 0}, 2);
+  compare_with_ref({{9}, 4, 1, 64, false, false, 0}, 3);
+}
+
+// One sequence has the same bits alone, in a batch, cut anywhere into ranges of queries, and for
+// any thread count.
+TEST(attention_does_not_depend_on_its_surroundings) {
+  for (const bool causal : {false, true}) {
+    const Shape shape = {{5, 0, 61, 1, 130, 16, 300}, 3, 3, 20, true, causal, 1};
+    const Problem problem(shape, 11);
+    Random random(12);
+    for (const cpu::KernelTable* table : kernel_tables()) {
+      Matrix<float> batch = problem.output();
+      run(*table, problem.args(batch));
+
+      Matrix<float> alone = problem.output();
+      for (int32_t b = 0; b < int32_t(shape.lengths.size()); ++b) {
+        AttentionArgs args = problem.args(alone);
+        const int64_t first = problem.offsets[size_t(b)];
+        const int32_t offsets[] = {0, shape.lengths[size_t(b)]};
+        args.q += first * args.ldq, args.k += first * args.ldk, args.v += first * args.ldv,
+            args.y += first * args.ldy;
+        args.batch = {offsets, 1};
+        run(*table, args);
+      }
+      CHECK(identical(batch, alone));
+
+      Matrix<float> cut = problem.output();
+      const AttentionArgs args = problem.args(cut);
+      Scratch scratch(table->attention_scratch_bytes(300, args.head_dim));
+      for (int32_t b = 0; b < args.batch.sequences; ++b) {
+        const int64_t length = shape.lengths[size_t(b)];
+        for (int64_t q0 = 0, q1 = 0; q0 < length; q0 = q1) {
+          q1 = std::min(length, q0 + 1 + random.below(q0 % 2 == 0 ? 5 : 50));
+          for (int32_t h = 0; h < args.heads; ++h)
+            table->attention(args, b, h, q0, q1, scratch.data());
+        }
+      }
+      CHECK(identical(batch, cut));
+      CHECK(scratch.intact());
+    }
+  }
+}
+
+TEST(attention_does_not_depend_on_threads) {
+  const Problem problem({{700, 0, 3, 250}, 3, 3, 16, true, false, 0}, 21);
+  for (const cpu::KernelTable* table : kernel_tables()) {
+    Matrix<float> want = problem.output();
+    run(*table, problem.args(want));
+    for (const int threads : {1, 2, 5}) {
+      cpu::ThreadPool pool(threads);
+      const size_t stride = (table->attention_scratch_bytes(700, 16) + 63) / 64 * 64;
+      Scratch scratch(stride * size_t(pool.size()));
+      Matrix<float> y = problem.output();
+      cpu::attention(problem.args(y), {table, &pool, scratch.data(), stride});
+      CHECK(identical(want, y));
+      CHECK(y.intact());
+      CHECK(scratch.intact());
+    }
+  }
+}
+
+// Nothing is read or written past the last element, not even what a mask would drop.
+TEST(attention_stops_at_the_last_element) {
+  Random random(41);
+  for (int32_t length = 1; length <= 70; ++length) {
+    const int32_t dim = 1 + length % 37;
+    const int64_t size = int64_t{length} * dim;
+    PageEnd q(size), k(size), v(size), y(size), bias(2 * length - 1);
+    for (PageEnd* p : {&q, &k, &v, &bias}) p->fill(random);
+    const int32_t offsets[] = {0, length};
+    AttentionArgs args = {};
+    args.q = q.data(), args.k = k.data(), args.v = v.data(), args.y = y.data();
+    args.ldq = args.ldk = args.ldv = args.ldy = dim;
+    args.bias = bias.data(), args.span = length;
+    args.batch = {offsets, 1};
+    args.heads = args.kv_heads = 1;
+    args.head_dim = dim;
+    args.scale = 1.0f;
+    for (const cpu::KernelTable* table : kernel_tables()) run(*table, args);
+  }
+}
+
+// A large common score must cancel, not overflow; and one key may take everything.
+TEST(attention_of_large_scores) {
+  for (const cpu::KernelTable* table : kernel_tables()) {
+    Matrix<float> q(4, 16), k(4, 16), v(4, 16), y(4, 16);
+    q.fill(100.0f);
+    k.fill(100.0f);
+    k.at(2, 0) = 103.0f;  // ahead by 300: the others' share is 0 even of 1e38
+    v.fill(1e38f);
+    for (int64_t j = 0; j < 16; ++j) v.at(2, j) = 2.0f;
+    const int32_t offsets[] = {0, 4};
+    AttentionArgs args = {};
+    args.q = q.data(), args.k = k.data(), args.v = v.data(), args.y = y.data();
+    args.ldq = args.ldk = args.ldv = args.ldy = 16;
+    args.batch = {offsets, 1};
+    args.heads = args.kv_heads = 1;
+    args.head_dim = 16;
+    args.scale = 1.0f;
+    run(*table, args);
+    CHECK_EQ(y.at(0, 0), 2.0f);
+    CHECK_EQ(y.at(3, 15), 2.0f);
+  }
+}
+
+// A bias of minus infinity hides a key altogether.
+TEST(attention_with_infinite_bias) {
+  for (const cpu::KernelTable* table : kernel_tables()) {
+    Matrix<float> x(40, 16), v(40, 16), y(40, 16), bias(1, 79);
+    Random random(51);
+    x.fill(random);
+    v.fill(1e38f);
+    v.at(7, 0) = 3.0f;
+    bias.fill(-std::numeric_limits<float>::infinity());
+    bias.at(0, 39 + 7) = 1.0f;  // query 0 sees key 7
+    const int32_t offsets[] = {0, 40};
+    AttentionArgs args = {};
+    args.q = x.data(), args.k = x.data(), args.v = v.data(), args.y = y.data();
+    args.ldq = args.ldk = args.ldv = args.ldy = 16;
+    args.bias = bias.data(), args.span = 40;
+    args.batch = {offsets, 1};
+    args.heads = args.kv_heads = 1;
+    args.head_dim = 16;
+    args.scale = 1.0f;
+    run(*table, args);
+    CHECK_EQ(y.at(0, 0), 3.0f);
+  }
+}
+
+// A NaN reaches the queries that see its key, and no others.
+TEST(attention_with_nan) {
+  for (const cpu::KernelTable* table : kernel_tables()) {
+    Matrix<float> x(40, 16), y(40, 16);
+    Random random(31);
+    x.fill(random);
+    Matrix<float> values(40, 16);
+    values.copy_from(x);
+    values.at(20, 3) = std::numeric_limits<float>::quiet_NaN();
+    const int32_t offsets[] = {0, 40};
+    AttentionArgs args = {};
+    args.q = x.data(), args.k = x.data(), args.v = values.data(), args.y = y.data();
+    args.ldq = args.ldk = args.ldv = args.ldy = 16;
+    args.batch = {offsets, 1};
+    args.heads = args.kv_heads = 1;
+    args.head_dim = 16;
+    args.scale = 0.25f;
+    args.causal = true;
+    run(*table, args);
+    for (int64_t i = 0; i < 40; ++i) CHECK_EQ(std::isnan(y.at(i, 3)), i >= 20);
+    CHECK(!std::isnan(y.at(39, 4)));
+  }
+}
+
+}  // namespace trine::test

@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear and pack_linear on every instruction set: against ref::linear, and bit for bit against
+// themselves whatever the rows beside a row, the blocks and the threads.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <utility>
+
+#include "cpu/ops.h"
+#include "kernel_testing.h"
+#include "ref/ref.h"
+#include "weights/convert.h"
+
+namespace trine::test {
+namespace {
+
+using cpu::KernelTable;
+using cpu::kPanel;
+
+constexpr int kActivations = static_cast<int>(Activation::kQuickGelu) + 1;
+
+struct Case {
+  int64_t m, n, k;
+  bool bias = false, residual = false;
+  Activation activation = Activation::kNone;
+  int64_t gap = 0, misalign = 0;
+};
+
+std::string name_of(const Case& c, const KernelTable& table) {
+  return cat("linear on ", table.name, ", ", c.m, " x ", c.n, " x ", c.k, c.bias ? ", bias" : "",
+             c.residual ? ", residual" : "", ", activation ", static_cast<int>(c.activation),
+             ", gap ", c.gap, ", off by ", c.misalign);
+}
+
+// Panels of 16 columns, the missing ones zero, by the plainest loop.
+void pack_plainly(const Matrix<float>& w, float* packed) {
+  for (int64_t j = 0; j < cpu::packed_floats(w.rows(), 1); ++j) {
+    for (int64_t i = 0; i < w.cols(); ++i) {
+      packed[(j / kPanel * w.cols() + i) * kPanel + j % kPanel] = j < w.rows() ? w.at(j, i) : 0.0f;
+    }
+  }
+}
+
+// One case's inputs, and its result according to ref.
+class Problem {
+ public:
+  Problem(const Case& c, Random& random)
+      : c_(c),
+        x_(c.m, c.k, c.k + c.gap, c.misalign),
+        w_(c.n, c.k),
+        packed_(1, cpu::packed_floats(c.n, c.k)),
+        bias_(1, c.n, c.n, c.misalign),
+        residual_(c.m, c.n, c.n + c.gap, c.misalign),
+        want_(c.m, c.n, c.n + c.gap),
+        sums_(c.m, c.n, c.n + c.gap) {
+    x_.fill(random);
+    w_.fill(random);
+    bias_.fill(random);
+    residual_.fill(random);
+    pack_plainly(w_, packed_.data());
+  }
+
+  Matrix<float>& x() { return x_; }
+  Matrix<float>& w() { return w_; }
+  float* packed() { return packed_.data(); }
+
+  LinearArgs args(Matrix<float>& y) const {
+    return {x_.data(),  x_.ld(), packed_.data(), c_.bias ? bias_.data() : nullptr,
+            c_.residual ? residual_.data() : nullptr, residual_.ld(), y.data(), y.ld(),
+            c_.m, c_.n, c_.k, c_.activation};
+  }
+  Matrix<float> result() const { return Matrix<float>(c_.m, c_.n, c_.n + c_.gap, c_.misalign); }
+
+  void compute_reference() {
+    LinearArgs a = args(want_);
+    a.w = w_.data();
+    ref::linear(a);
+    // The same with absolute values: the magnitude that rounding errors are relative to.
+    Matrix<float> x(c_.m, c_.k), w(c_.n, c_.k), bias(1, c_.n);
+    for (int64_t i = 0; i < c_.m; ++i) {
+      for (int64_t j = 0; j < c_.k; ++j) x.at(i, j) = std::fabs(x_.at(i, j));
+    }
+    for (int64_t i = 0; i < c_.n; ++i) {
+      for (int64_t j = 0; j < c_.k; ++j) w.at(i, j) = std::fabs(w_.at(i, j));
+      bias.at(0, i) = std::fabs(bias_.at(0, i));
+    }
+    ref::linear({x.data(), x.ld(), w.data(), c_.bias ? bias.data() : nullptr, nullptr, 0,
+                 sums_.data(), sums_.ld(), c_.m, c_.n, c_.k, Activation::kNone});
+  }
+
+  // |x| |w| + |bias| grows an error by gamma: two roundings a term without FMA, one with, and one
+  // for the bias. No activation is steeper than 1.13; 24 units and 3e-8 of its input cover its own
+  // error (test_math.cc); the residual is one more rounding of y.
+  void check(const Matrix<float>& y, const KernelTable& table) const {
+    const bool is_plain = c_.activation == Activation::kNone;
+    const int64_t roundings = (table.isa == cpu::Isa::kScalar ? 2 : 1) * c_.k + 1;
+    const auto tolerance = [&](int64_t i, int64_t j) {
+      const double sum = gamma(roundings) * double(sums_.at(i, j));
+      const double residual = c_.residual ? std::fabs(double(residual_.at(i, j))) : 0.0;
+      const double want = std::fabs(double(want_.at(i, j)));
+      // The second term of ref's own rounding to float, and of ours.
+      if (is_plain) return sum + 2 * kUnit * want;
+      return 1.13 * sum + 24 * kUnit * (want + residual) + 3e-8 * double(sums_.at(i, j));
+    };
+    CHECK_CLOSE(name_of(c_, table), y, want_, tolerance);
+  }
+
+ private:
+  Case c_;
+  Matrix<float> x_, w_, packed_, bias_, residual_, want_, sums_;
+};
+
+void call(const KernelTable& table, const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0,
+          int64_t n1) {
+  static std::unique_ptr<Scratch> scratch;  // to set one up takes longer than most calls
+  static size_t size = 0;
+  if (scratch == nullptr || size != table.linear_scratch_bytes(args.k)) {
+    size = table.linear_scratch_bytes(args.k);
+    scratch = std::make_unique<Scratch>(size);
+  }
+  table.linear(args, m0, m1, n0, n1, scratch->data());
+}
+
+void check_case(const Case& c, Random& random) {
+  Problem problem(c, random);
+  problem.compute_reference();
+  for (const KernelTable* table : kernel_tables()) {
+    Matrix<float> y = problem.result();
+    call(*table, problem.args(y), 0, c.m, 0, c.n);
+    problem.check(y, *table);
+    CHECK(y.intact());
+  }
+}
+
+// Everything but the sizes, different from one call to the next.
+Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
+  const int64_t activation = random.below(2 * kActivations);
+  return {m, n, k, random.below(2) == 0, random.below(2) == 0,
+          activation < kActivations ? Activation(activation) : Activation::kNone,
+          random.below(2) * random.below(40), random.below(6)};
+}
+
+// Runs the driver with its own threads and scratch.
+void drive(const KernelTable& table, const LinearArgs& args, int threads) {
+  cpu::ThreadPool pool(threads);
+  const size_t stride = (table.linear_scratch_bytes(args.k) + 63) / 64 * 64;
+  Scratch scratch(stride * static_cast<size_t>(threads));
+  cpu::linear(args, {&table, &pool, scratch.data(), stride});
+  CHECK(scratch.intact());
+}
+
+}  // namespace
+
+TEST(linear_every_row_count) {
+  Random random(1);
+  for (int64_t m = 1; m <= 40; ++m) {
+    for (const int64_t n : {1, 15, 16, 17, 31, 33, 48, 100}) {
+      for (const int64_t k : {1, 2, 7, 16, 70, 257}) check_case(with_options(m, n, k, random), random);
+    }
+  }
+}
+
+TEST(linear_every_column_count) {
+  Random random(2);
+  for (int64_t n = 1; n <= 100; ++n) {
+    for (const int64_t m : {1, 3, 14, 15}) check_case(with_options(m, n, 37, random), random);
+  }
+}
+
+TEST(linear_every_depth) {
+  Random random(3);
+  for (int64_t k = 1; k <= 70; ++k) {
+    for (const int64_t m : {1, 2, 9, 20}) check_case(with_options(m, 37, k, random), random);
+  }
+}
+
+TEST(linear_many_rows) {
+  Random random(4);
+  for (const int64_t m : {64, 112, 113, 150, 225, 300}) {
+    check_case(with_options(m, 70, 257, random), random);
+    check_case(with_options(m, 400, 40, random), random);
+  }
+  check_case({130, 410, 768, true, true, Activation::kGelu, 0, 0}, random);
+}
+
+// Rows that are packed because their distance is a multiple of 4 KiB.
+TEST(linear_colliding_rows) {
+  Random random(5);
+  for (const int64_t m : {1, 4, 5, 14, 15, 120}) {
+    check_case({m, 40, 1024, true, false, Activation::kNone, 0, 0}, random);
+    check_case({m, 40, 1000, true, true, Activation::kRelu, 24, 1}, random);
+    check_case({m, 17, 2048, false, true, Activation::kNone, 0, 3}, random);
+  }
+}
+
+TEST(linear_keeps_to_its_scratch) {
+  Random random(15);
+  for (const Case& c : {Case{120, 500, 300}, Case{14, 40, 4096}, Case{112, 400, 1024}, Case{1, 70, 9}}) {
+    Problem problem(c, random);
+    for (const KernelTable* table : kernel_tables()) {
+      Matrix<float> y = problem.result();
+      Scratch scratch(table->linear_scratch_bytes(c.k));
+      table->linear(problem.args(y), 0, c.m, 0, c.n, scratch.data());
+      CHECK(scratch.intact());
+    }
+  }
+}
+
+TEST(linear_no_rows) {
+  Random random(6);
+  Problem problem({3, 20, 8}, random);
+  for (const KernelTable* table : kernel_tables()) {
+    Matrix<float> y(0, 20, 20);
+    LinearArgs args = problem.args(y);
+    args.m = 0;
+    call(*table, args, 0, 0, 0, 20);
+    drive(*table, args, 2);
+    CHECK(y.intact());
+  }
+}
+
+TEST(linear_residual_may_be_the_result) {
+  Random random(7);
+  for (const int64_t k : {40, 600}) {
+    const Case c = {33, 50, k, true, true, Activation::kNone, 5, 2};
+    Problem problem(c, random);
+    for (const KernelTable* table : kernel_tables()) {
+      Matrix<float> apart = problem.result(), in_place = problem.result();
+      LinearArgs args = problem.args(apart);
+      call(*table, args, 0, c.m, 0, c.n);
+      for (int64_t i = 0; i < c.m; ++i) {
+        for (int64_t j = 0; j < c.n; ++j) in_place.at(i, j) = args.residual[i * args.ldr + j];
+      }
+      args.residual = args.y = in_place.data();
+      args.ldr = args.ldy = in_place.ld();
+      call(*table, args, 0, c.m, 0, c.n);
+      CHECK(identical(apart, in_place));
+    }
+  }
+}
+
+TEST(linear_bits_do_not_depend_on_the_rows_of_a_call) {
+  Random random(8);
+  for (const int64_t k : {300, 1024}) {  // as they lie, and packed
+    const Case c = {131, 70, k, true, true, Activation::kGelu, 0, 0};
+    Problem problem(c, random);
+    for (const KernelTable* table : kernel_tables()) {
+      Matrix<float> want = problem.result();
+      call(*table, problem.args(want), 0, c.m, 0, c.n);
+      for (int64_t step = 1; step <= c.m; step += step < 32 ? 1 : 33) {
+        Matrix<float> y = problem.result();
+        for (int64_t m = random.below(step) - step + 1; m < c.m; m += step) {
+          call(*table, problem.args(y), std::max<int64_t>(m, 0), std::min(m + step, c.m), 0, c.n);
+        }
+        if (!identical(y, want)) {
+          report_failure(__FILE__, __LINE__, cat(table->name, ": other bits by ", step, " rows"));
+        }
+      }
+    }
+  }
+}
+
+TEST(linear_bits_do_not_depend_on_the_columns_of_a_call) {
+  Random random(14);
+  for (const int64_t m : {1, 9, 33}) {
+    const Case c = {m, 450, 600, true, true, Activation::kGelu, 0, 0};
+    Problem problem(c, random);
+    for (const KernelTable* table : kernel_tables()) {
+      Matrix<float> want = problem.result();
+      call(*table, problem.args(want), 0, c.m, 0, c.n);
+      for (int64_t step = kPanel; step < c.n; step += kPanel * 3) {
+        Matrix<float> y = problem.result();
+        for (int64_t n = 0; n < c.n; n += step) {
+          call(*table, problem.args(y), 0, c.m, n, std::min(n + step, c.n));
+        }
+        if (!identical(y, want)) {
+          report_failure(__FILE__, __LINE__, cat(table->name, ": other bits by ", step, " columns"));
+        }
+        CHECK(y.intact());
+      }
+    }
+  }
+}
+
+TEST(linear_bits_do_not_depend_on_the_batch) {
+  Random random(9);
+  const Case c = {60, 100, 300, true, false, Activation::kNone, 0, 0};
+  Problem problem(c, random);
+  for (const KernelTable* table : kernel_tables()) {
+    Matrix<float> want = problem.result(), y = problem.result();
+    call(*table, problem.args(want), 0, c.m, 0, c.n);
+    for (int64_t rows = 1; rows <= 40; ++rows) {  // each row in a call of so many
+      for (int64_t m = 0; m + rows <= c.m; m += rows) {
+        LinearArgs args = problem.args(y);
+        args.x += m * args.ldx;
+        args.y += m * args.ldy;
+        args.m = rows;
+        call(*table, args, 0, rows, 0, c.n);
+      }
+      const int64_t covered = c.m / rows * rows;
+      for (int64_t i = 0; i < covered; ++i) {
+        CHECK_EQ(std::memcmp(y.row(i), want.row(i), size_t(c.n) * sizeof(float)), 0);
+      }
+    }
+  }
+}
+
+TEST(linear_bits_do_not_depend_on_the_threads) {
+  Random random(10);
+  for (const Case& c : {Case{1, 2000, 500}, Case{7, 70, 900}, Case{200, 520, 300}, Case{40, 33, 700},
+                        Case{300, 16, 400}}) {
+    Problem problem(c, random);
+    for (const KernelTable* table : kernel_tables()) {
+      Matrix<float> want = problem.result();
+      call(*table, problem.args(want), 0, c.m, 0, c.n);
+      for (const int threads : {1, 2, 3, 8}) {
+        Matrix<float> y = problem.result();
+        drive(*table, problem.args(y), threads);
+        CHECK(identical(y, want));
+        CHECK(y.intact());
+      }
+    }
+  }
+}
+
+// One chain of FMA per element leaves instruction sets no freedom, unless one has no FMA.
+TEST(linear_bits_do_not_depend_on_the_instruction_set) {
+  Random random(11);
+  const Case c = {37, 70, 700, true, true, Activation::kNone, 3, 1};
+  Problem problem(c, random);
+  Matrix<float> first = problem.result();
+  bool have_first = false;
+  for (const KernelTable* table : kernel_tables()) {
+    if (table->isa == cpu::Isa::kScalar) continue;
+    Matrix<float> y = problem.result();
+    call(*table, problem.args(y), 0, c.m, 0, c.n);
+    if (have_first) CHECK(identical(y, first));
+    first.copy_from(y);
+    have_first = true;
+  }
+}
+
+TEST(linear_nan_and_infinity_stay_in_their_row_and_column) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  Random random(12);
+  const Case c = {30, 50, 300, false, false, Activation::kNone, 0, 0};
+  Problem problem(c, random);
+  for (const KernelTable* table : kernel_tables()) {
+    Matrix<float> clean = problem.result(), y = problem.result();
+    call(*table, problem.args(clean), 0, c.m, 0, c.n);
+    const float x3 = problem.x().at(3, 290), x8 = problem.x().at(8, 0), w5 = problem.w().at(5, 299);
+    problem.x().at(3, 290) = kNan;
+    problem.x().at(8, 0) = kInf;
+    problem.w().at(5, 299) = kNan;
+    pack_plainly(problem.w(), problem.packed());
+    call(*table, problem.args(y), 0, c.m, 0, c.n);
+    for (int64_t i = 0; i < c.m; ++i) {
+      for (int64_t j = 0; j < c.n; ++j) {
+        if (i == 3 || j == 5) {
+          CHECK(std::isnan(y.at(i, j)));
+        } else if (i == 8) {
+          CHECK_EQ(y.at(i, j), problem.w().at(j, 0) > 0 ? kInf : -kInf);
+        } else {
+          CHECK_EQ(y.at(i, j), clean.at(i, j));
+        }
+      }
+    }
+    problem.x().at(3, 290) = x3;
+    problem.x().at(8, 0) = x8;
+    problem.w().at(5, 299) = w5;
+    pack_plainly(problem.w(), problem.packed());
+  }
+}
+
+TEST(pack_linear_lays_out_panels) {
+  Random random(13);
+  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
+    const int64_t size = static_cast<int64_t>(size_of(dtype));
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {16, 4}, {17, 5}, {40, 64},
+                               {33, 67}, {5, 200}, {64, 130}}) {
+      for (const int64_t offset : {0, 1, 2, 3}) {
+        std::vector<std::byte> source(static_cast<size_t>(n * k * size + offset));
+        for (std::byte& b : source) b = std::byte(random.below(256));
+        const std::byte* const start = source.data() + offset;
+        Matrix<float> w(n, k), want(1, cpu::packed_floats(n, k));
+        to_f32(dtype, start, w.data(), static_cast<size_t>(n * k));
+        pack_plainly(w, want.data());
+        for (const int threads : {1, 3}) {
+          cpu::ThreadPool pool(threads);
+          Matrix<float> packed(1, cpu::packed_floats(n, k));
+          cpu::pack_linear(start, dtype, n, k, packed.data(), pool);
+          CHECK(identical(packed, want));  // bits, for random bytes hold NaN too
+          CHECK(packed.intact());
+        }
+      }
+    }
+  }
+  CHECK_EQ(cpu::packed_floats(17, 5), 160);
+}
+
+}  // namespace trine::test

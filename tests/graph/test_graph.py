@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Graphs as Python writes them: names in errors, dumps, unused tensors, the comparison with the reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trine import ModelError, _core, models, nn
+
+MODEL = Path(__file__).resolve().parent.parent / "golden" / "heads" / "model"
+
+
+@pytest.fixture
+def store() -> _core.WeightStore:
+    return _core.WeightStore([(MODEL / "model.safetensors", "")])
+
+
+@pytest.fixture
+def config() -> dict[str, object]:
+    return dict(json.loads((MODEL / "config.json").read_text()))
+
+
+def test_every_node_names_its_scope_and_line(store: _core.WeightStore, config: dict[str, object]) -> None:
+    dump = models.build(store, config, "MPNetModel").core.dump()
+    line = next(line for line in dump.splitlines() if "attention(" in line)
+    assert "encoder.layer.0.attention.attn" in line
+    assert "mpnet.py:" in line
+    assert dump.splitlines()[-1].startswith("output pooler_output = %")
+
+
+def test_compiled_plan_is_seven_steps_a_layer(store: _core.WeightStore, config: dict[str, object]) -> None:
+    graph = models.build(store, config, "MPNetModel")
+    model = graph.compile()
+    dump = model.dump(["last_hidden_state"])
+    for op, count in {"linear": 4, "attention": 1, "layer_norm": 2}.items():
+        layers = config["num_hidden_layers"]
+        assert isinstance(layers, int)
+        assert dump.count(f" {op}(") == count * layers + (op == "layer_norm"), op
+    assert " add(" not in dump
+    assert "relative_bias" not in dump
+
+
+def test_unknown_attribute_op_and_output(store: _core.WeightStore) -> None:
+    g = nn.Graph(store)
+    ids = g.input("input_ids")
+    with pytest.raises(ModelError, match="op positions has no attribute paddng"):
+        g.add("positions", [ids], paddng=1)
+    with pytest.raises(ModelError, match='unknown op "postions"'):
+        g.add("postions", [ids])
+    with pytest.raises(ModelError, match="attribute padding_idx cannot be 'one'"):
+        g.add("positions", [ids], padding_idx="one")
+    with pytest.raises(ModelError, match='unknown input "ids"'):
+        g.input("ids")
+
+
+def test_missing_tensor_names_the_nearest(store: _core.WeightStore) -> None:
+    g = nn.Graph(store)
+    with pytest.raises(ModelError, match=r"no tensor 'embeddings.word_embedding.weight'.*word_embeddings"):
+        g.weight("embeddings.word_embedding.weight")
+
+
+def test_a_bias_that_is_left_out_is_an_error(store: _core.WeightStore) -> None:
+    """The defect that drops the bias of a classifier in silence cannot happen."""
+    g = nn.Graph(store)
+    x = nn.embedding((g.input("input_ids"), g.weight("embeddings.word_embeddings.weight")))
+    g.output("y", nn.linear(x, g.scope("pooler.dense"), bias=False))
+    with pytest.raises(ModelError, match=r'tensor "pooler.dense.bias" of .*model.safetensors is not used'):
+        g.compile()
+
+
+def test_tied_weight_is_one_node(store: _core.WeightStore) -> None:
+    g = nn.Graph(store)
+    assert g.weight("pooler.dense.weight").id == g.weight("pooler.dense.weight").id
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_every_node_agrees_with_the_reference(
+    isa: str, store: _core.WeightStore, config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRINE_ISA", isa)
+    modules = [{"type": "pooling", "modes": ["mean", "max"]}, {"type": "normalize"}]
+    graph = models.build(store, config, "MPNetModel", modules)
+    rng = np.random.default_rng(0)
+    lengths = [1, 40, 3, 17]
+    ids = rng.integers(2, 60, sum(lengths)).astype(np.int32)
+    offsets = np.cumsum([0, *lengths]).astype(np.int32)
+    nodes = _core.compare(graph.core, ids, offsets, ["pooler_output", "sentence_embedding"], 2)
+    assert len(nodes) > 20
+    for node in nodes:
+        # Sums of at most 64 terms, rounded to float, through two layers with norms between.
+        assert node["max_abs_difference"] <= 1e-5 * max(1.0, node["max_abs_reference"]), node
+
+
+def test_unknown_isa(store: _core.WeightStore, config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRINE_ISA", "avx1024")
+    graph = models.build(store, config, "MPNetModel")
+    with pytest.raises(_core.DeviceError, match="avx1024"):
+        graph.compile()
+
+
+def test_ops_are_documented() -> None:
+    for name, _, meaning in _core.ops():
+        assert meaning, name

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for the compiled core, and small folders: what the Python side is tested on."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from trine import InputError
+from trine.checkpoint import Checkpoint
+from trine.sentence_transformers import SentenceConfig
+from trine.tokenizer_files import TokenizerFiles
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "and",
+    "in",
+    "is",
+    "was",
+    "it",
+    "river",
+    "city",
+    "lake",
+    "mountain",
+    "bridge",
+    "harbour",
+    "committee",
+    "budget",
+    "weather",
+    "service",
+    "london",
+    "paris",
+    "ada",
+    "grace",
+    "lives",
+    "works",
+    "there",
+    "who",
+    "where",
+    "what",
+    "red",
+    "green",
+    "blue",
+    "very",
+    "long",
+    "text",
+    "answer",
+    "question",
+    "walk",
+    "##s",
+    "##ing",
+    "##ed",
+    "##er",
+    "##ly",
+    "play",
+    "talk",
+    ".",
+    ",",
+    "!",
+    "?",
+    "-",
+    "'",
+    "1",
+    "2",
+    "3",
+]
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]"]
+LETTERS = [f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"] + list("bdefghjklmnopqrstuvwxyz")
+VOCAB = [*SPECIAL, *WORDS, *LETTERS, "<mask>"]
+PAD, MASK = VOCAB.index("<pad>"), VOCAB.index("<mask>")
+HIDDEN = 12
+
+
+def make_tokenizer() -> Tokenizer:
+    """MPNet's kind of tokenizer, with the truncation and padding that published files carry."""
+    tokenizer = Tokenizer(WordPiece({token: i for i, token in enumerate(VOCAB)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    tokenizer.add_special_tokens([AddedToken(t, normalized=False) for t in SPECIAL])
+    tokenizer.add_special_tokens([AddedToken("<mask>", lstrip=True, normalized=False)])
+    tokenizer.post_processor = processors.RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    tokenizer.enable_truncation(6)
+    tokenizer.enable_padding(pad_id=PAD, pad_token="<pad>", length=9)
+    return tokenizer
+
+
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "MPNetTokenizer",
+    "model_max_length": 40,
+    "do_lower_case": True,
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "sep_token": "</s>",
+    "cls_token": {"content": "<s>", "lstrip": False},
+    "unk_token": "[UNK]",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
+
+
+def write_tokenizer(folder: Path, **changes: Any) -> Path:
+    """Write tokenizer.json and tokenizer_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    make_tokenizer().save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps(TOKENIZER_CONFIG | changes))
+    return folder
+
+
+class FakeCore:
+    """Computes cheap things that depend on every token, its place and its sequence alone."""
+
+    HEADS: ClassVar = {
+        "embed": {"last_hidden_state": "tokens", "sentence_embedding": "sequences"},
+        "classify": {"logits": "sequences"},
+        "choose": {"logits": "sequences"},
+        "tag": {"logits": "tokens"},
+        "fill": {"logits": "tokens"},
+        "ask": {"start_logits": "tokens", "end_logits": "tokens"},
+    }
+
+    def __init__(self, task: str, columns: int = HIDDEN) -> None:
+        rng = np.random.RandomState(3)
+        self.table = rng.standard_normal((len(VOCAB), HIDDEN)).astype(np.float32)
+        self.mix = rng.standard_normal((2, HIDDEN, columns)).astype(np.float32)
+        self.kinds = {name: (kind, columns) for name, kind in self.HEADS[task].items()}
+        self.runs: list[list[int]] = []  # lengths of the sequences of each run
+        self.types: list[np.ndarray | None] = []
+        self.closed = False
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, int]]:
+        if self.closed:
+            raise InputError("the model is closed")
+        return self.kinds
+
+    def run(
+        self,
+        ids: np.ndarray,
+        offsets: np.ndarray,
+        *,
+        token_types: np.ndarray | None = None,
+        prompt_lengths: np.ndarray | None = None,
+        outputs: Any,
+    ) -> dict[str, np.ndarray]:
+        assert ids.dtype == offsets.dtype == np.int32
+        assert offsets[0] == 0
+        assert offsets[-1] == len(ids)
+        self.runs.append(np.diff(offsets).tolist())
+        self.types.append(token_types)
+        if len(ids) and (ids.min() < 0 or ids.max() >= len(VOCAB)):
+            raise InputError("an id is out of range")
+        results: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+        for i, (start, end) in enumerate(pairwise(offsets)):
+            skip = 0 if prompt_lengths is None else int(prompt_lengths[i])
+            for name in outputs:
+                results[name].append(self.one(name, ids[start:end], skip))
+        columns = {name: self.kinds[name][1] for name in outputs}
+        return {
+            n: np.concatenate([np.zeros((0, columns[n]), np.float32), *v])
+            for n, v in results.items()
+        }
+
+    def one(self, name: str, ids: np.ndarray, skip: int = 0) -> np.ndarray:
+        """One sequence's output, [length, columns] or [1, columns]."""
+        place = np.cos(np.arange(len(ids), dtype=np.float32))[:, None]
+        mixed = (self.table[ids] + place) @ self.mix[int(name == "end_logits")]
+        if self.kinds[name][0] == "tokens":
+            return mixed
+        return mixed[skip:].sum(axis=0, keepdims=True) / max(len(ids) - skip, 1)
+
+    def prepare(self, outputs: Any) -> None:
+        assert set(outputs) <= set(self.outputs)
+
+    def profile(self, ids: np.ndarray, offsets: np.ndarray, outputs: Any) -> list[dict[str, Any]]:
+        del offsets, outputs
+        step = {"op": "linear", "name": "all", "ms": 0.1, "flops": 1e6 * len(ids)}
+        return [step | {"bytes": 4e5 + 100.0 * len(ids)}]
+
+    def info(self) -> dict[str, Any]:
+        return {"device": "cpu", "isa": "fake", "dtype": "float32", "threads": 1}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def make(
+    kind: type,
+    folder: Path,
+    *,
+    columns: int = HIDDEN,
+    config: dict[str, Any] | None = None,
+    limit: int | None = 60,
+    sentence: SentenceConfig | None = None,
+    token_types: bool = False,
+) -> Any:
+    """A task of class `kind` on a fake core; `model._core` is it."""
+    task = {
+        "Embedder": "embed",
+        "Classifier": "classify",
+        "Tagger": "tag",
+        "Reader": "ask",
+        "Filler": "fill",
+        "Chooser": "choose",
+    }[kind.__name__]
+    settings = {"model_type": "mpnet", "vocab_size": len(VOCAB)} | (config or {})
+    sentence = sentence or SentenceConfig()
+    checkpoint = Checkpoint(
+        source="fake",
+        folder=folder,
+        config=settings,
+        architecture="FakeModel",
+        task=task,
+        limit=limit,
+        padding_idx=PAD,
+        sentence=sentence,
+        token_types=token_types,
+    )
+    tokenizer = TokenizerFiles(
+        folder,
+        settings,
+        max_seq_length=sentence.max_seq_length,
+        most=limit,
+        lowercase=sentence.lowercase,
+        token_types=token_types,
+    )
+    return kind(FakeCore(task, columns), checkpoint, tokenizer)

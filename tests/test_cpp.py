@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds the C++ tests and runs each source file's tests as one pytest case."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(p.name for p in (ROOT / "tests" / "cpp").glob("test_*.cc"))
+
+
+@pytest.fixture(scope="session")
+def binary() -> Path:
+    """Path of the test program; ``TRINE_TEST_BINARY`` names one that is already built (under a sanitizer, say)."""
+    given = os.environ.get("TRINE_TEST_BINARY")
+    if given:
+        return Path(given)
+    build = ROOT / "build" / "tests"
+    build.mkdir(parents=True, exist_ok=True)
+    with FileLock(build / ".lock"):
+        configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DTRINE_TESTS=ON"]
+        for command in (configure, ["cmake", "--build", str(build), "--target", "trine_tests"]):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+    return build / "trine_tests"
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_cpp(binary: Path, source: str) -> None:
+    done = subprocess.run([binary, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    last = re.fullmatch(r"(\d+) passed, 0 failed", done.stdout.strip().splitlines()[-1])
+    assert last is not None, done.stdout
+    assert int(last[1]) > 0, f"{source} has no test"
