@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tree promises about itself: generated docs are current, files stay readable, each has its licence line."""
+"""What the tree promises of itself: generated docs are current, files short, all licensed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ MAX_FILE_LINES = 500
 
 
 def tracked(*patterns: str) -> list[Path]:
-    listed = subprocess.run(["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", *patterns], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return [ROOT / line for line in listed.stdout.splitlines()]
 
 
@@ -26,7 +28,9 @@ def ops_page() -> str:
     body = re.sub(r"^//.*$", "", text, flags=re.MULTILINE)
     page = "# Ops\n\nGenerated from `csrc/graph/ops.def` by `python .ci/check_tree.py --write`.\n\n"
     page += "| op | inputs | meaning |\n|---|---|---|\n"
-    for name, rest in re.findall(r"OP\((\w+), \w+,(.*?)\)\n(?=OP|\s*$)", body + "\n", flags=re.DOTALL):
+    for name, rest in re.findall(
+        r"OP\((\w+), \w+,(.*?)\)\n(?=OP|\s*$)", body + "\n", flags=re.DOTALL
+    ):
         inputs, *meaning = re.findall(r'"((?:[^"\\]|\\.)*)"', rest)
         shown = "".join(meaning).replace("|", "\\|")
         page += f"| `{name}` | {inputs} | {shown} |\n"

@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 MAX_BYTES = 8_000_000
-LIGHT = "import sys, trine; heavy = {'numpy', 'tokenizers'} & set(sys.modules); assert not heavy, heavy"
+LIGHT = (
+    "import sys, trine; heavy = {'numpy', 'tokenizers'} & set(sys.modules); assert not heavy, heavy"
+)
 
 
 def main() -> None:
@@ -17,8 +19,14 @@ def main() -> None:
     size = sum(Path(str(f.locate())).stat().st_size for f in files if "__pycache__" not in f.parts)
     print(f"installed: {size / 1e6:.2f} MB")
     assert size < MAX_BYTES, size
-    module = next(Path(str(f.locate())) for f in files if f.name.startswith("_core") and f.suffix in (".so", ".pyd"))
-    listed = subprocess.run(["nm", "-D", "--defined-only", module], capture_output=True, text=True, check=True)
+    module = next(
+        Path(str(f.locate()))
+        for f in files
+        if f.name.startswith("_core") and f.suffix in (".so", ".pyd")
+    )
+    listed = subprocess.run(
+        ["nm", "-D", "--defined-only", module], capture_output=True, text=True, check=True
+    )
     shown = [line.split()[-1] for line in listed.stdout.splitlines()]
     assert shown == ["PyInit__core"], shown
     subprocess.run([sys.executable, "-c", LIGHT], check=True)

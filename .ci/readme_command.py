@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print a command of the README, so that CI runs what users read: the first fenced line that contains WORD.
+"""Print the README's first command that contains WORD, so that CI runs what users read.
 
-    python .ci/readme_command.py test
+python .ci/readme_command.py test
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a device implements. A backend turns weights into the layout its kernels read and nodes into steps; the compiler
-// and the executor above it are the same for all devices.
+// What a device implements. A backend turns weights into the layout its kernels read and nodes into
+// steps; the compiler and the executor above it are the same for all devices.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,8 @@ struct Packed {
   DType dtype = DType::kF32;
 };
 
-// The part of a run that belongs to the device: threads and their scratch memory. One per concurrent run.
+// The part of a run that belongs to the device: threads and their scratch memory. One per
+// concurrent run.
 class DeviceContext {
  public:
   virtual ~DeviceContext() = default;
@@ -49,7 +50,8 @@ class Backend {
   // `weight` (a weight, constant or concat_rows node) as input `slot` of `consumer`.
   virtual Packed pack(const Graph&, NodeId weight, const Node& consumer, size_t slot) = 0;
   // `in` has an operand for each input (absent ones say kNone); `out` is where the result goes.
-  virtual Step lower(const Graph&, const Node&, std::span<const Operand> in, const Operand& out) = 0;
+  virtual Step lower(const Graph&, const Node&, std::span<const Operand> in,
+                     const Operand& out) = 0;
   // Scratch for the steps lowered so far.
   virtual std::unique_ptr<DeviceContext> context() = 0;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The public C++ API of trine. C++20; everything that can fail throws one of the errors below, before a run's first
-// step.
+// The public C++ API of trine. C++20; everything that can fail throws one of the errors below,
+// before a run's first step.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,8 @@ namespace trine {
 class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-// A checkpoint that is broken, lacks a tensor or is of an unknown architecture: the text names file, tensor and field.
+// A checkpoint that is broken, lacks a tensor or is of an unknown architecture: the text names
+// file, tensor and field.
 class ModelError : public Error {
   using Error::Error;
 };
@@ -29,9 +30,10 @@ class DeviceError : public Error {
 // Sequences laid end to end: sequence b is ids[offsets[b]] .. ids[offsets[b + 1] - 1]. No padding.
 class Batch {
  public:
-  // token_types: empty, or one per id. prompt_length: how many of the first tokens belong to a prompt that pooling
-  // leaves out when the model's pooling says so.
-  void add(std::span<const int32_t> ids, std::span<const int32_t> token_types = {}, int32_t prompt_length = 0);
+  // token_types: empty, or one per id. prompt_length: how many of the first tokens belong to a
+  // prompt that pooling leaves out when the model's pooling says so.
+  void add(std::span<const int32_t> ids, std::span<const int32_t> token_types = {},
+           int32_t prompt_length = 0);
   void add(std::initializer_list<int32_t> ids) { add(std::span(ids.begin(), ids.size())); }
   void clear() noexcept;
 

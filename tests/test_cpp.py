@@ -17,7 +17,7 @@ SOURCES = sorted(p.name for p in (ROOT / "tests" / "cpp").glob("test_*.cc"))
 
 @pytest.fixture(scope="session")
 def binary() -> Path:
-    """Path of the test program; ``TRINE_TEST_BINARY`` names one that is already built (under a sanitizer, say)."""
+    """Path of the test program; ``TRINE_TEST_BINARY`` names one already built, say for ASan."""
     given = os.environ.get("TRINE_TEST_BINARY")
     if given:
         return Path(given)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The few things that compilers spell differently; nothing else in the core uses a compiler extension.
+// The few things that compilers spell differently; nothing else in the core uses a compiler
+// extension.
 #pragma once
 
 #if defined(_MSC_VER) && !defined(__clang__)
@@ -25,7 +26,8 @@
 #include <intrin.h>
 #endif
 
-// Compiles one function for an instruction set that its file is not compiled for; MSVC needs nothing.
+// Compiles one function for an instruction set that its file is not compiled for; MSVC needs
+// nothing.
 #if defined(_MSC_VER) && !defined(__clang__)
 #define TRINE_TARGET(features)
 #else

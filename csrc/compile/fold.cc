@@ -19,10 +19,12 @@ int64_t elements(const std::vector<int64_t>& dims) {
 
 Constant evaluate(const Graph& graph, const Node& node, Backend& backend) {
   if (!backend.supports(graph, node)) {
-    throw DeviceError(cat(describe(graph, node), ": ", backend.properties().device, " has no such op"));
+    throw DeviceError(
+        cat(describe(graph, node), ": ", backend.properties().device, " has no such op"));
   }
   if (node.shape.dims.size() != 2) {
-    throw ModelError(cat(describe(graph, node), ": folding computes matrices, this is ", to_string(node.shape)));
+    throw ModelError(
+        cat(describe(graph, node), ": folding computes matrices, this is ", to_string(node.shape)));
   }
   std::vector<Packed> packed;
   std::vector<Operand> in;
@@ -40,7 +42,8 @@ Constant evaluate(const Graph& graph, const Node& node, Backend& backend) {
   }
   const int64_t cols = node.shape.cols();
   const int64_t count = elements(node.shape.dims);
-  const std::shared_ptr<std::byte> memory = backend.alloc(static_cast<size_t>(count) * sizeof(float));
+  const std::shared_ptr<std::byte> memory =
+      backend.alloc(static_cast<size_t>(count) * sizeof(float));
   Operand out{Operand::Place::kFixed};
   out.rows = count / cols;
   out.cols = out.ld = cols;
@@ -51,7 +54,8 @@ Constant evaluate(const Graph& graph, const Node& node, Backend& backend) {
   RunContext context{};
   context.device = device->get();
   step.run(step.args.get(), context);
-  return {std::shared_ptr<const float[]>(memory, reinterpret_cast<const float*>(memory.get())), node.shape.dims};
+  return {std::shared_ptr<const float[]>(memory, reinterpret_cast<const float*>(memory.get())),
+          node.shape.dims};
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fusion works on a copy of the nodes: a fused-away node is redirected to its replacement, and prune drops what nobody
-// uses any more. Each rewrite keeps the bits: the GEMM's epilogue does on a tile what the separate ops do on the result.
+// Fusion works on a copy of the nodes: a fused-away node is redirected to its replacement, and
+// prune drops what nobody uses any more. Each rewrite keeps the bits: the GEMM's epilogue does on a
+// tile what the separate ops do on the result.
 #include <algorithm>
 #include <map>
 
@@ -25,7 +26,8 @@ class Fusion {
  private:
   int uses(NodeId id) const {
     int n = 0;
-    for (const Node& node : graph_.nodes) n += static_cast<int>(std::count(node.inputs.begin(), node.inputs.end(), id));
+    for (const Node& node : graph_.nodes)
+      n += static_cast<int>(std::count(node.inputs.begin(), node.inputs.end(), id));
     for (const auto& [name, output] : graph_.outputs) n += output == id;
     return n;
   }
@@ -75,8 +77,10 @@ class Fusion {
     std::map<Key, std::vector<NodeId>> groups;
     for (size_t id = 0; id < graph_.nodes.size(); ++id) {
       const Node& node = graph_.nodes[id];
-      // Panels of a packed weight are 16 columns wide; parts that end inside one could not be packed apart.
-      if (node.op != Op::linear || node.input(3) != kNoNode || node.shape.cols() % 16 != 0) continue;
+      // Panels of a packed weight are 16 columns wide; parts that end inside one could not be
+      // packed apart.
+      if (node.op != Op::linear || node.input(3) != kNoNode || node.shape.cols() % 16 != 0)
+        continue;
       const Key key{node.inputs[0], node.input(2) != kNoNode, node.as<LinearAttrs>().activation};
       groups[key].push_back(static_cast<NodeId>(id));
     }
@@ -95,7 +99,8 @@ class Fusion {
     graph_ = Graph(old.weights);
     graph_.constants = old.constants;
     std::vector<NodeId> moved(old.nodes.size(), kNoNode);
-    std::map<const std::vector<NodeId>*, std::pair<NodeId, int64_t>> merged;  // node, columns handed out
+    std::map<const std::vector<NodeId>*, std::pair<NodeId, int64_t>>
+        merged;  // node, columns handed out
     for (size_t id = 0; id < old.nodes.size(); ++id) {
       if (moved[id] != kNoNode) continue;  // a weight that came along with a merged GEMM
       const auto member = group_of.find(static_cast<NodeId>(id));
@@ -111,7 +116,8 @@ class Fusion {
       column = slice.end;
       moved[id] = graph_.add(Op::slice, {it->second.first}, slice, node.name, node.source);
     }
-    for (const auto& [name, id] : old.outputs) graph_.outputs.emplace_back(name, moved[static_cast<size_t>(id)]);
+    for (const auto& [name, id] : old.outputs)
+      graph_.outputs.emplace_back(name, moved[static_cast<size_t>(id)]);
   }
 
   NodeId copy(const Graph& old, const Node& node, std::vector<NodeId>& moved) {
@@ -136,7 +142,8 @@ class Fusion {
       if (first.input(slot) == kNoNode) break;
       std::vector<NodeId> parts;
       for (NodeId id : members) parts.push_back(move_weight(old, old[id].inputs[slot], moved));
-      inputs.push_back(graph_.add(Op::concat_rows, std::move(parts), NoAttrs{}, first.name, first.source));
+      inputs.push_back(
+          graph_.add(Op::concat_rows, std::move(parts), NoAttrs{}, first.name, first.source));
     }
     return graph_.add(Op::linear, std::move(inputs), first.attrs, first.name, first.source);
   }

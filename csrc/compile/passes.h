@@ -10,7 +10,8 @@
 
 namespace trine {
 
-// The nodes that the named outputs need, with those outputs only, in the order given. InputError names an unknown one.
+// The nodes that the named outputs need, with those outputs only, in the order given. InputError
+// names an unknown one.
 Graph prune(const Graph&, const std::vector<std::string>& outputs);
 
 // Runs every op whose inputs are weights alone on the backend and keeps the result as a constant.

@@ -10,8 +10,8 @@
 namespace trine {
 namespace {
 
-// Buffers live from the step that writes them to the last that reads them, in bytes per row. A value may take over its
-// input's buffer (layer_norm in place), so several values can share one.
+// Buffers live from the step that writes them to the last that reads them, in bytes per row. A
+// value may take over its input's buffer (layer_norm in place), so several values can share one.
 struct Buffer {
   Rows rows;
   int64_t row_bytes;
@@ -21,8 +21,8 @@ struct Buffer {
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Row stride in elements. Float rows start on cache lines; a stride of a multiple of 4 KiB would put the same column of
-// all rows into one cache set, so such rows get a line more.
+// Row stride in elements. Float rows start on cache lines; a stride of a multiple of 4 KiB would
+// put the same column of all rows into one cache set, so such rows get a line more.
 int64_t row_stride(int64_t cols, DType dtype) {
   if (dtype != DType::kF32) return cols;
   const int64_t ld = round_up(cols, 16);
@@ -32,7 +32,9 @@ int64_t row_stride(int64_t cols, DType dtype) {
 class Planner {
  public:
   Planner(Graph graph, Backend& backend, PackedWeights& weights)
-      : backend_(backend), weights_(weights), plan_(std::make_unique<Plan>(Plan{std::move(graph), {}, {}, 0, 0, {}})) {}
+      : backend_(backend),
+        weights_(weights),
+        plan_(std::make_unique<Plan>(Plan{std::move(graph), {}, {}, 0, 0, {}})) {}
 
   std::unique_ptr<Plan> run() {
     find_lives();
@@ -97,7 +99,8 @@ class Planner {
       if (buffer_of_[id] < 0) {
         const int64_t size = node.dtype == DType::kF32 ? sizeof(float) : sizeof(int32_t);
         buffer_of_[id] = static_cast<int>(buffers_.size());
-        buffers_.push_back({node.shape.rows, row_stride(node.shape.cols(), node.dtype) * size, 0, id, id});
+        buffers_.push_back(
+            {node.shape.rows, row_stride(node.shape.cols(), node.dtype) * size, 0, id, id});
       }
       Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_[id])];
       buffer.last = std::max({buffer.last, last_use_[id], id});
@@ -108,21 +111,26 @@ class Planner {
     for (size_t slot : in_place_slots(node.op)) {
       const NodeId input = node.input(slot);
       // A slice is part of a wider buffer, which others may still read.
-      if (input == kNoNode || graph()[input].op == Op::slice || graph()[input].shape != node.shape) continue;
-      const auto readers = std::count_if(node.inputs.begin(), node.inputs.end(),
-                                         [&](NodeId other) { return other != kNoNode && owner(other) == input; });
-      if (last_use_[static_cast<size_t>(input)] == id && readers == 1) return buffer_of_[static_cast<size_t>(input)];
+      if (input == kNoNode || graph()[input].op == Op::slice || graph()[input].shape != node.shape)
+        continue;
+      const auto readers = std::count_if(node.inputs.begin(), node.inputs.end(), [&](NodeId other) {
+        return other != kNoNode && owner(other) == input;
+      });
+      if (last_use_[static_cast<size_t>(input)] == id && readers == 1)
+        return buffer_of_[static_cast<size_t>(input)];
     }
     return -1;
   }
 
-  // Greedy by size: the widest first, each at the lowest place free during its life. Returns bytes per row in all.
+  // Greedy by size: the widest first, each at the lowest place free during its life. Returns bytes
+  // per row in all.
   int64_t place(Rows rows) {
     std::vector<Buffer*> order;
     for (Buffer& b : buffers_) {
       if (b.rows == rows) order.push_back(&b);
     }
-    std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return a->row_bytes > b->row_bytes; });
+    std::stable_sort(order.begin(), order.end(),
+                     [](auto* a, auto* b) { return a->row_bytes > b->row_bytes; });
     std::vector<Buffer*> placed;
     int64_t total = 0;
     for (Buffer* b : order) {
@@ -155,9 +163,11 @@ class Planner {
     }
     int64_t column = 0;
     NodeId own = id;
-    for (; graph()[own].op == Op::slice; own = graph()[own].inputs[0]) column += graph()[own].as<SliceAttrs>().begin;
+    for (; graph()[own].op == Op::slice; own = graph()[own].inputs[0])
+      column += graph()[own].as<SliceAttrs>().begin;
     const Node& from = graph()[own];
-    o.place = node.shape.rows == Rows::kTokens ? Operand::Place::kTokens : Operand::Place::kSequences;
+    o.place =
+        node.shape.rows == Rows::kTokens ? Operand::Place::kTokens : Operand::Place::kSequences;
     o.offset = buffers_[static_cast<size_t>(buffer_of_[static_cast<size_t>(own)])].offset;
     o.column = column;
     o.ld = row_stride(from.shape.cols(), from.dtype);
@@ -180,7 +190,8 @@ class Planner {
       const Node& node = graph().nodes[id];
       if (!has_step(node)) continue;
       if (!backend_.supports(graph(), node)) {
-        throw DeviceError(cat(describe(graph(), node), ": ", backend_.properties().device, " has no such op"));
+        throw DeviceError(
+            cat(describe(graph(), node), ": ", backend_.properties().device, " has no such op"));
       }
       std::vector<Operand> in;
       for (size_t slot = 0; slot < node.inputs.size(); ++slot) {
@@ -188,7 +199,8 @@ class Planner {
         if (input == kNoNode) {
           in.emplace_back();
         } else {
-          in.push_back(graph()[input].shape.rows == Rows::kFixed ? fixed(input, node, slot) : operand(input));
+          in.push_back(graph()[input].shape.rows == Rows::kFixed ? fixed(input, node, slot)
+                                                                 : operand(input));
         }
       }
       Step step = backend_.lower(graph(), node, in, operand(static_cast<NodeId>(id)));
@@ -244,7 +256,8 @@ std::string weight_key(const Graph& graph, NodeId id) {
 
 }  // namespace
 
-const Packed& PackedWeights::get(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) {
+const Packed& PackedWeights::get(const Graph& graph, NodeId weight, const Node& consumer,
+                                 size_t slot) {
   const std::string key = cat(info(consumer.op).name, ":", slot, ":", weight_key(graph, weight));
   const auto found = packed_.find(key);
   if (found != packed_.end()) return found->second;
@@ -253,8 +266,8 @@ const Packed& PackedWeights::get(const Graph& graph, NodeId weight, const Node& 
   return packed_.emplace(key, std::move(packed)).first->second;
 }
 
-std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs, Backend& backend,
-                                PackedWeights& weights, bool fused) {
+std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,
+                                Backend& backend, PackedWeights& weights, bool fused) {
   Graph wanted = prune(graph, outputs);
   if (fused) wanted = fuse(wanted);
   verify(wanted);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A graph for some outputs, compiled: a flat list of steps over buffers whose places are known up to the number of rows.
+// A graph for some outputs, compiled: a flat list of steps over buffers whose places are known up
+// to the number of rows.
 #pragma once
 
 #include <map>
@@ -49,8 +50,9 @@ class PackedWeights {
   size_t bytes_owned_ = 0;
 };
 
-// `graph` is folded. InputError when an output is unknown, DeviceError when the backend lacks an op.
-std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs, Backend&, PackedWeights&,
-                                bool fused = true);
+// `graph` is folded. InputError when an output is unknown, DeviceError when the backend lacks an
+// op.
+std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,
+                                Backend&, PackedWeights&, bool fused = true);
 
 }  // namespace trine

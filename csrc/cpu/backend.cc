@@ -12,19 +12,35 @@
 namespace trine {
 namespace {
 
-const cpu::Workers& workers(const RunContext& c) noexcept { return *static_cast<const cpu::Workers*>(c.device); }
+const cpu::Workers& workers(const RunContext& c) noexcept {
+  return *static_cast<const cpu::Workers*>(c.device);
+}
 
 struct Kernels {
-  static void linear(const LinearArgs& a, const RunContext& c) noexcept { cpu::linear(a, workers(c)); }
-  static void attention(const AttentionArgs& a, const RunContext& c) noexcept { cpu::attention(a, workers(c)); }
-  static void layer_norm(const LayerNormArgs& a, const RunContext& c) noexcept { cpu::layer_norm(a, workers(c)); }
-  static void embedding(const EmbeddingArgs& a, const RunContext& c) noexcept { cpu::embedding(a, workers(c)); }
-  static void activation(const ActivationArgs& a, const RunContext& c) noexcept { cpu::activation(a, workers(c)); }
+  static void linear(const LinearArgs& a, const RunContext& c) noexcept {
+    cpu::linear(a, workers(c));
+  }
+  static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
+    cpu::attention(a, workers(c));
+  }
+  static void layer_norm(const LayerNormArgs& a, const RunContext& c) noexcept {
+    cpu::layer_norm(a, workers(c));
+  }
+  static void embedding(const EmbeddingArgs& a, const RunContext& c) noexcept {
+    cpu::embedding(a, workers(c));
+  }
+  static void activation(const ActivationArgs& a, const RunContext& c) noexcept {
+    cpu::activation(a, workers(c));
+  }
   static void add(const AddArgs& a, const RunContext& c) noexcept { cpu::add(a, workers(c)); }
   static void pool(const PoolArgs& a, const RunContext& c) noexcept { cpu::pool(a, workers(c)); }
-  static void l2_normalize(const L2NormalizeArgs& a, const RunContext& c) noexcept { cpu::l2_normalize(a, workers(c)); }
+  static void l2_normalize(const L2NormalizeArgs& a, const RunContext& c) noexcept {
+    cpu::l2_normalize(a, workers(c));
+  }
   // Some thousand values, once per model: the reference is fast enough.
-  static void relative_bias(const RelativeBiasArgs& a, const RunContext&) noexcept { ref::relative_bias(a); }
+  static void relative_bias(const RelativeBiasArgs& a, const RunContext&) noexcept {
+    ref::relative_bias(a);
+  }
 };
 
 // What the kernels need per thread; grows with every node that is lowered.
@@ -43,7 +59,8 @@ class CpuContext : public DeviceContext {
   void reserve(int64_t max_length) override {
     size_t stride = need_.linear;
     if (need_.head_dim > 0) {
-      stride = std::max(stride, workers_.table->attention_scratch_bytes(max_length, need_.head_dim));
+      stride =
+          std::max(stride, workers_.table->attention_scratch_bytes(max_length, need_.head_dim));
     }
     stride = (stride + 63) / 64 * 64;
     if (stride <= workers_.scratch_stride && memory_) return;
@@ -54,7 +71,9 @@ class CpuContext : public DeviceContext {
     workers_.scratch_stride = stride;
   }
 
-  size_t bytes() const noexcept override { return workers_.scratch_stride * static_cast<size_t>(workers_.pool->size()); }
+  size_t bytes() const noexcept override {
+    return workers_.scratch_stride * static_cast<size_t>(workers_.pool->size());
+  }
 
  private:
   const ScratchNeed& need_;
@@ -79,16 +98,21 @@ class CpuBackend : public Backend {
     return host::as_f32(graph, weight, (n + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel - n);
   }
 
-  Step lower(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) override {
+  Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
+             const Operand& out) override {
     if (node.op == Op::linear) {
-      need_.linear = std::max(need_.linear, table_.linear_scratch_bytes(graph[node.inputs[0]].shape.cols()));
+      need_.linear =
+          std::max(need_.linear, table_.linear_scratch_bytes(graph[node.inputs[0]].shape.cols()));
     } else if (node.op == Op::attention) {
-      need_.head_dim = std::max(need_.head_dim, node.shape.cols() / node.as<AttentionAttrs>().heads);
+      need_.head_dim =
+          std::max(need_.head_dim, node.shape.cols() / node.as<AttentionAttrs>().heads);
     }
     return lower_on_host<Kernels>(graph, node, in, out);
   }
 
-  std::unique_ptr<DeviceContext> context() override { return std::make_unique<CpuContext>(table_, pool_, need_); }
+  std::unique_ptr<DeviceContext> context() override {
+    return std::make_unique<CpuContext>(table_, pool_, need_);
+  }
 
  private:
   // Parts are whole panels (fuse merges no others), so each is packed into its own place.
@@ -113,6 +137,8 @@ class CpuBackend : public Backend {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) { return std::make_unique<CpuBackend>(threads); }
+std::unique_ptr<Backend> make_cpu_backend(int threads) {
+  return std::make_unique<CpuBackend>(threads);
+}
 
 }  // namespace trine

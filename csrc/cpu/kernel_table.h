@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// One table of kernel pointers per instruction set, filled by csrc/cpu/isa/<isa>.cc and chosen once when a model is
-// compiled. Kernels are noexcept, allocate nothing, take no lock and work on the range they are given; who does which range is decided
-// by the drivers in csrc/cpu/<op>.cc.
+// One table of kernel pointers per instruction set, filled by csrc/cpu/isa/<isa>.cc and chosen once
+// when a model is compiled. Kernels are noexcept, allocate nothing, take no lock and work on the
+// range they are given; who does which range is decided by the drivers in csrc/cpu/<op>.cc.
 #pragma once
 
 #include <cstddef>
@@ -13,19 +13,22 @@ namespace trine::cpu {
 
 enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kNeon };
 
-// Columns of a packed weight panel, for every ISA: one AVX-512 register, two AVX2 registers, four NEON registers.
+// Columns of a packed weight panel, for every ISA: one AVX-512 register, two AVX2 registers, four
+// NEON registers.
 inline constexpr int64_t kPanel = 16;
 
 struct KernelTable {
   Isa isa;
   const char* name;
 
-  // Rows [m0, m1), columns [n0, n1) of y; n0 is a multiple of kPanel, and so is n1 unless it is N. `scratch` holds
-  // linear_scratch_bytes(K) bytes, 64-byte aligned, for this thread alone.
-  void (*linear)(const LinearArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1, std::byte* scratch) noexcept;
+  // Rows [m0, m1), columns [n0, n1) of y; n0 is a multiple of kPanel, and so is n1 unless it is N.
+  // `scratch` holds linear_scratch_bytes(K) bytes, 64-byte aligned, for this thread alone.
+  void (*linear)(const LinearArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
+                 std::byte* scratch) noexcept;
   size_t (*linear_scratch_bytes)(int64_t k) noexcept;
 
-  // Queries [q0, q1) (counted within the sequence) of one sequence and one head. `scratch`: attention_scratch_bytes.
+  // Queries [q0, q1) (counted within the sequence) of one sequence and one head. `scratch`:
+  // attention_scratch_bytes.
   void (*attention)(const AttentionArgs&, int32_t sequence, int32_t head, int64_t q0, int64_t q1,
                     std::byte* scratch) noexcept;
   size_t (*attention_scratch_bytes)(int64_t max_length, int64_t head_dim) noexcept;
@@ -41,7 +44,8 @@ struct KernelTable {
 
 // Null when this build or this processor lacks the instruction set.
 const KernelTable* kernel_table(Isa isa) noexcept;
-// What `TRINE_ISA` asks for (an error if the machine lacks it), else the widest that the machine has.
+// What `TRINE_ISA` asks for (an error if the machine lacks it), else the widest that the machine
+// has.
 const KernelTable& select_kernel_table();
 
 }  // namespace trine::cpu

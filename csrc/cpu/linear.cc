@@ -16,14 +16,15 @@ int64_t part_start(int64_t total, int64_t parts, int64_t i) {
   return total / parts * i + std::min(i, total % parts);
 }
 
-// Blocks of y, rows x columns of them; one item of work each. Column blocks are whole pairs of panels, the width of the
-// large AVX-512 tile.
+// Blocks of y, rows x columns of them; one item of work each. Column blocks are whole pairs of
+// panels, the width of the large AVX-512 tile.
 struct Split {
   int64_t rows, columns;
 };
 
 Split split(const LinearArgs& args, int threads) {
-  // As large as the kernel's own blocks: a smaller item costs more to start, since its first weights are not prefetched.
+  // As large as the kernel's own blocks: a smaller item costs more to start, since its first
+  // weights are not prefetched.
   constexpr int64_t kItemRows = 112, kItemPairs = 12;
   constexpr int64_t kTileRows = 14;
   constexpr int64_t kItemsPerThread = 2;
@@ -44,8 +45,8 @@ Split split(const LinearArgs& args, int threads) {
 // Columns of K that are converted and transposed at a time: 16 rows of them fill 4 KiB.
 constexpr int64_t kStageK = 64;
 
-// stage[16][kStageK] to packed[k][16]. The packed weights are read much later: streaming stores leave the caches alone
-// and spare the memory from being read before it is written.
+// stage[16][kStageK] to packed[k][16]. The packed weights are read much later: streaming stores
+// leave the caches alone and spare the memory from being read before it is written.
 void store_transposed(const float (&stage)[kPanel][kStageK], int64_t k, float* packed) {
   int64_t i = 0;
 #if defined(TRINE_X86)
@@ -56,7 +57,8 @@ void store_transposed(const float (&stage)[kPanel][kStageK], int64_t k, float* p
       _MM_TRANSPOSE4_PS(v[r], v[r + 1], v[r + 2], v[r + 3]);
     }
     for (int64_t j = 0; j < 4; ++j) {
-      for (int64_t r = 0; r < kPanel; r += 4) _mm_stream_ps(packed + (i + j) * kPanel + r, v[r + j]);
+      for (int64_t r = 0; r < kPanel; r += 4)
+        _mm_stream_ps(packed + (i + j) * kPanel + r, v[r + j]);
     }
   }
 #endif
@@ -75,14 +77,17 @@ void linear(const LinearArgs& args, const Workers& workers) noexcept {
     const int64_t i = item / s.columns, j = item % s.columns;
     const int64_t n0 = part_start(pairs, s.columns, j) * 2 * kPanel;
     const int64_t n1 = std::min(part_start(pairs, s.columns, j + 1) * 2 * kPanel, args.n);
-    std::byte* const scratch = workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride;
-    workers.table->linear(args, part_start(args.m, s.rows, i), part_start(args.m, s.rows, i + 1), n0, n1, scratch);
+    std::byte* const scratch =
+        workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride;
+    workers.table->linear(args, part_start(args.m, s.rows, i), part_start(args.m, s.rows, i + 1),
+                          n0, n1, scratch);
   });
 }
 
 int64_t packed_floats(int64_t n, int64_t k) noexcept { return ceil_div(n, kPanel) * kPanel * k; }
 
-void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed, ThreadPool& pool) noexcept {
+void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,
+                 ThreadPool& pool) noexcept {
   const std::byte* const bytes = static_cast<const std::byte*>(w);
   const int64_t size = static_cast<int64_t>(size_of(dtype));
   pool.parallel_for(ceil_div(n, kPanel), [&](int64_t panel, int) {
@@ -92,7 +97,8 @@ void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed
     for (int64_t k0 = 0; k0 < k; k0 += kStageK) {
       const int64_t run = std::min(kStageK, k - k0);
       for (int64_t r = 0; r < rows; ++r) {
-        to_f32(dtype, bytes + ((panel * kPanel + r) * k + k0) * size, stage[r], static_cast<size_t>(run));
+        to_f32(dtype, bytes + ((panel * kPanel + r) * k + k0) * size, stage[r],
+               static_cast<size_t>(run));
       }
       store_transposed(stage, run, out + k0 * kPanel);
     }

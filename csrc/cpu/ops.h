@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Drivers: split one op over the pool's threads and call the kernels of one table. They decide only who computes which
-// output, never the order in which one output is summed.
+// Drivers: split one op over the pool's threads and call the kernels of one table. They decide only
+// who computes which output, never the order in which one output is summed.
 #pragma once
 
 #include <cstddef>
@@ -26,9 +26,11 @@ void add(const AddArgs&, const Workers&) noexcept;
 void pool(const PoolArgs&, const Workers&) noexcept;
 void l2_normalize(const L2NormalizeArgs&, const Workers&) noexcept;
 
-// Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into panels [ceil(N / 16)][K][16] starting at `packed`,
-// 64-byte aligned. `packed_floats` says how much room that takes. Threaded: it is most of the time to load a model.
+// Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into panels [ceil(N / 16)][K][16]
+// starting at `packed`, 64-byte aligned. `packed_floats` says how much room that takes. Threaded:
+// it is most of the time to load a model.
 int64_t packed_floats(int64_t n, int64_t k) noexcept;
-void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed, ThreadPool&) noexcept;
+void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,
+                 ThreadPool&) noexcept;
 
 }  // namespace trine::cpu

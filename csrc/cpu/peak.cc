@@ -19,12 +19,15 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // Independent sums: more than any processor's latency x units, few enough for 16 registers.
 constexpr int kChains = 12;
 
-// Each loop does `rounds` FMA on kChains vectors; the result must be used. The chains differ, or compilers compute one.
+// Each loop does `rounds` FMA on kChains vectors; the result must be used. The chains differ, or
+// compilers compute one.
 using FmaLoop = float (*)(int64_t rounds);
 
 struct FmaTest {
@@ -86,12 +89,16 @@ float neon_loop(int64_t rounds) {
 FmaTest fma_test(Isa isa) {
   switch (isa) {
 #if defined(TRINE_X86)
-    case Isa::kAvx2: return {avx2_loop, 8};
-    case Isa::kAvx512: return {avx512_loop, 16};
+    case Isa::kAvx2:
+      return {avx2_loop, 8};
+    case Isa::kAvx512:
+      return {avx512_loop, 16};
 #elif defined(TRINE_ARM64)
-    case Isa::kNeon: return {neon_loop, 4};
+    case Isa::kNeon:
+      return {neon_loop, 4};
 #endif
-    default: return {scalar_loop, 4};
+    default:
+      return {scalar_loop, 4};
   }
 }
 
@@ -120,7 +127,8 @@ double peak_gflops(Isa isa, int threads) {
   const FmaTest test = fma_test(isa);
   constexpr int kRepeats = 5;
   constexpr double kRepeatSeconds = 4e-3;
-  // As many rounds as take kRepeatSeconds at one round in 6 cycles of 4 GHz; the fastest repeat counts.
+  // As many rounds as take kRepeatSeconds at one round in 6 cycles of 4 GHz; the fastest repeat
+  // counts.
   constexpr int64_t kRounds = static_cast<int64_t>(kRepeatSeconds * 4e9 / 6);
   ThreadPool pool(threads);
   std::vector<double> best(static_cast<size_t>(pool.size()), 0.0);
@@ -130,7 +138,8 @@ double peak_gflops(Isa isa, int threads) {
       volatile float result = test.loop(kRounds);
       (void)result;
       const double flop = 2.0 * kChains * test.lanes * static_cast<double>(kRounds);
-      best[static_cast<size_t>(i)] = std::max(best[static_cast<size_t>(i)], flop / seconds_since(start) / 1e9);
+      best[static_cast<size_t>(i)] =
+          std::max(best[static_cast<size_t>(i)], flop / seconds_since(start) / 1e9);
     }
   });
   double sum = 0.0;
@@ -144,7 +153,8 @@ double read_bandwidth_gbs(int threads) {
   ThreadPool pool(threads);
   const size_t share = kBytes / sizeof(uint64_t) / static_cast<size_t>(pool.size());
   const std::unique_ptr<uint64_t[]> words(new uint64_t[share * static_cast<size_t>(pool.size())]);
-  // Each thread first writes what it reads later: pages that were never written all lie in one place.
+  // Each thread first writes what it reads later: pages that were never written all lie in one
+  // place.
   on_all_threads(pool, [&](int64_t i) {
     uint64_t* const mine = words.get() + static_cast<size_t>(i) * share;
     for (size_t j = 0; j < share; ++j) mine[j] = j;

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the machine can do at most, measured now: the rooflines that benchmarks compare kernels with.
+// What the machine can do at most, measured now: the rooflines that benchmarks compare kernels
+// with.
 #pragma once
 
 #include "cpu/kernel_table.h"
 
 namespace trine::cpu {
 
-// Fused multiply-adds from registers on `threads` threads at once, two operations each (scalar: multiplications and
-// additions of the baseline instruction set), in 10^9 a second. About 20 ms. 0 when the processor lacks the
-// instruction set.
+// Fused multiply-adds from registers on `threads` threads at once, two operations each (scalar:
+// multiplications and additions of the baseline instruction set), in 10^9 a second. About 20 ms. 0
+// when the processor lacks the instruction set.
 double peak_gflops(Isa isa, int threads);
 
-// Bytes that `threads` threads together read from memory, in 10^9 a second. Takes 256 MiB, which no cache that trine
-// meets holds, and about 100 ms.
+// Bytes that `threads` threads together read from memory, in 10^9 a second. Takes 256 MiB, which no
+// cache that trine meets holds, and about 100 ms.
 double read_bandwidth_gbs(int threads);
 
 }  // namespace trine::cpu

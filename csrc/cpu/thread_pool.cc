@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A job is published by storing one word, the ticket: which job it is, how many chunks it has, which chunk is next.
-// Threads take chunks by adding one to that word, so what comes back says at once whether a chunk was taken and of
-// which job. Nothing waits for a worker that took no chunk: one that wakes late, or that no longer exists after a fork,
-// costs nothing but its help.
+// A job is published by storing one word, the ticket: which job it is, how many chunks it has,
+// which chunk is next. Threads take chunks by adding one to that word, so what comes back says at
+// once whether a chunk was taken and of which job. Nothing waits for a worker that took no chunk:
+// one that wakes late, or that no longer exists after a fork, costs nothing but its help.
 //
-// After fork() the child has none of the workers. Its first parallel_for starts new ones; a child that never computes
-// starts none. (A fork from inside a body is not supported: chunks that workers held are lost with them.)
+// After fork() the child has none of the workers. Its first parallel_for starts new ones; a child
+// that never computes starts none. (A fork from inside a body is not supported: chunks that workers
+// held are lost with them.)
 #include "cpu/thread_pool.h"
 
 #include <algorithm>
@@ -35,11 +36,12 @@
 namespace trine::cpu {
 namespace {
 
-// How long a worker spins before it sleeps. After a job, the next step of the run follows within microseconds; after
-// wake(), text is tokenised first.
+// How long a worker spins before it sleeps. After a job, the next step of the run follows within
+// microseconds; after wake(), text is tokenised first.
 constexpr std::chrono::microseconds kSpinAfterJob{50};
 constexpr std::chrono::microseconds kSpinAfterWake{200};
-// Pauses (20 to 60 ns each) between two looks at the clock, and before a joining caller starts to yield.
+// Pauses (20 to 60 ns each) between two looks at the clock, and before a joining caller starts to
+// yield.
 constexpr int kPausesPerClock = 32;
 constexpr int kPausesPerJoin = 4096;
 // Enough that the last chunk leaves few threads idle, few enough that taking them costs nothing.
@@ -125,7 +127,8 @@ void name_this_thread() {
 #endif
 }
 
-// Threads started in this scope get no signal: the host program's handlers run on threads that it knows.
+// Threads started in this scope get no signal: the host program's handlers run on threads that it
+// knows.
 class BlockSignals {
  public:
 #if defined(TRINE_POSIX_THREADS)
@@ -178,7 +181,8 @@ int available_cpus() {
 }  // namespace
 
 struct ThreadPool::State {
-  // The job in hand, beside the ticket so that taking a chunk moves one cache line. Written only while no chunk is out.
+  // The job in hand, beside the ticket so that taking a chunk moves one cache line. Written only
+  // while no chunk is out.
   alignas(64) std::atomic<uint64_t> ticket{0};
   const void* body = nullptr;
   Call call = nullptr;
@@ -193,7 +197,8 @@ struct ThreadPool::State {
 
   // Constant while workers run.
   alignas(64) int size = 1;
-  bool crowded = false;  // more threads than processors: spinning would only keep the others from working
+  bool crowded =
+      false;  // more threads than processors: spinning would only keep the others from working
   int forks = 0;
   std::unique_ptr<std::thread[]> workers;
 
@@ -212,7 +217,8 @@ struct ThreadPool::State {
 
 void ThreadPool::State::start() {
   forks = fork_count.load(std::memory_order_relaxed);
-  // An empty job: chunks that a forked child inherited from another thread's call are not for its workers.
+  // An empty job: chunks that a forked child inherited from another thread's call are not for its
+  // workers.
   done.store(0, std::memory_order_relaxed);
   signal.store(0, std::memory_order_relaxed);
   const uint64_t idle = job(std::memory_order_relaxed) + 1;
@@ -247,9 +253,9 @@ void ThreadPool::State::stop_workers() noexcept {
 void ThreadPool::State::work(int thread, uint64_t seen) noexcept {
   name_this_thread();
   const FrameScope frame(this, thread);
-  for (;;) {
+  // Asked after each job as well: run_chunks may have met, and counted as seen, the job that stop_workers published.
+  while (!stop.load(std::memory_order_relaxed)) {
     seen = await_job(seen);
-    if (stop.load(std::memory_order_relaxed)) return;
     const int64_t finished = run_chunks(thread, &seen);
     if (finished > 0) done.fetch_add(finished, std::memory_order_release);
   }
@@ -262,7 +268,8 @@ uint64_t ThreadPool::State::await_job(uint64_t seen) noexcept {
   while (!spin(seen, time)) {
     uint32_t now = signal.load(std::memory_order_relaxed);
     if ((now | 1) == before) {
-      // Either publish() sees bit 0, or this thread sees the new ticket: both are sequentially consistent.
+      // Either publish() sees bit 0, or this thread sees the new ticket: both are sequentially
+      // consistent.
       if (!signal.compare_exchange_strong(now, before)) continue;
       if (job(std::memory_order_seq_cst) != seen) break;
       sleep_while(signal, before);
@@ -287,8 +294,8 @@ bool ThreadPool::State::spin(uint64_t seen, std::chrono::microseconds time) cons
   return false;
 }
 
-// Runs chunks until none is left; returns how many it ran. While this thread holds a chunk the job cannot end, so all of
-// them are of one job, and body, call, items and chunk are that job's.
+// Runs chunks until none is left; returns how many it ran. While this thread holds a chunk the job
+// cannot end, so all of them are of one job, and body, call, items and chunk are that job's.
 int64_t ThreadPool::State::run_chunks(int thread, uint64_t* seen) noexcept {
   for (int64_t finished = 0;; ++finished) {
     const Ticket mine{ticket.fetch_add(1, std::memory_order_acq_rel)};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Threads that wait by spinning briefly, then sleep. The caller works too: a pool of N threads starts N - 1.
+// Threads that wait by spinning briefly, then sleep. The caller works too: a pool of N threads
+// starts N - 1.
 #pragma once
 
 #include <cstdint>
@@ -17,15 +18,19 @@ class ThreadPool {
 
   int size() const noexcept;
 
-  // body(item, thread) for each item in [0, items), each once, on up to size() threads; returns when all are done. `thread` is in
-  // [0, size()) and no two bodies of the same thread run at once. Allocates nothing. One call at a time per pool (callers
-  // take turns above it); a nested call from inside a body runs on that thread alone.
+  // body(item, thread) for each item in [0, items), each once, on up to size() threads; returns
+  // when all are done. `thread` is in [0, size()) and no two bodies of the same thread run at once.
+  // Allocates nothing. One call at a time per pool (callers take turns above it); a nested call
+  // from inside a body runs on that thread alone.
   template <class Body>
   void parallel_for(int64_t items, const Body& body) noexcept {
-    run(items, &body, [](const void* b, int64_t item, int thread) { (*static_cast<const Body*>(b))(item, thread); });
+    run(items, &body, [](const void* b, int64_t item, int thread) {
+      (*static_cast<const Body*>(b))(item, thread);
+    });
   }
 
-  // Wakes sleeping workers, so that they spin when the work arrives some microseconds later (call it before tokenising).
+  // Wakes sleeping workers, so that they spin when the work arrives some microseconds later (call
+  // it before tokenising).
   void wake() noexcept;
 
  private:

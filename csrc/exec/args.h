@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What each op's kernel is called with: plain pointers, sizes and strides. `ref/<op>.cc` and `cpu/kernels/<op>-inl.h`
-// take the same struct, so that a test can hand one set of arguments to both. Strides are in elements. A kernel writes
-// its output and nothing else; outputs never overlap inputs unless a comment says so.
+// What each op's kernel is called with: plain pointers, sizes and strides. `ref/<op>.cc` and
+// `cpu/kernels/<op>-inl.h` take the same struct, so that a test can hand one set of arguments to
+// both. Strides are in elements. A kernel writes its output and nothing else; outputs never overlap
+// inputs unless a comment says so.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +11,16 @@
 
 namespace trine {
 
-enum class Activation : uint8_t { kNone, kGelu, kGeluTanh, kRelu, kTanh, kSigmoid, kSilu, kQuickGelu };
+enum class Activation : uint8_t {
+  kNone,
+  kGelu,
+  kGeluTanh,
+  kRelu,
+  kTanh,
+  kSigmoid,
+  kSilu,
+  kQuickGelu
+};
 
 enum class PoolMode : uint8_t { kCls, kMean, kMax, kMeanSqrtLen, kWeightedMean, kLastToken };
 
@@ -21,12 +31,14 @@ struct Ragged {
 };
 
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
-// The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the ISA has it), for
-// every M, every blocking and every thread count: this is what makes results independent of the batch.
+// The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the
+// ISA has it), for every M, every blocking and every thread count: this is what makes results
+// independent of the batch.
 struct LinearArgs {
   const float* x;
   int64_t ldx;
-  const float* w;  // ref: row-major [N][K]; cpu: packed panels [ceil(N / 16)][K][16], missing columns zero
+  const float*
+      w;  // ref: row-major [N][K]; cpu: packed panels [ceil(N / 16)][K][16], missing columns zero
   const float* bias;      // [N], or null; the cpu backend pads it with zeros to a multiple of 16
   const float* residual;  // row stride ldr, or null; may be the same memory as y
   int64_t ldr;
@@ -36,10 +48,10 @@ struct LinearArgs {
   Activation activation;
 };
 
-// Columns [h * head_dim, (h + 1) * head_dim) of q, k, v and y belong to head h (k and v: head h * kv_heads / heads).
-// y = softmax(scale * q k^T + bias[h][j - i + span - 1]) v over the keys j of the query's own sequence
-// (j <= i when causal). `bias` is indexed by distance alone, so no L x L table exists; sequences are at most `span` long
-// when it is given.
+// Columns [h * head_dim, (h + 1) * head_dim) of q, k, v and y belong to head h (k and v: head h *
+// kv_heads / heads). y = softmax(scale * q k^T + bias[h][j - i + span - 1]) v over the keys j of
+// the query's own sequence (j <= i when causal). `bias` is indexed by distance alone, so no L x L
+// table exists; sequences are at most `span` long when it is given.
 struct AttentionArgs {
   const float* q;
   const float* k;
@@ -55,8 +67,8 @@ struct AttentionArgs {
   bool causal;
 };
 
-// y[i] = (x[i] - mean) / sqrt(variance + eps) * weight + bias, each row on its own; variance is the population's, taken
-// after the mean is removed. y may be x.
+// y[i] = (x[i] - mean) / sqrt(variance + eps) * weight + bias, each row on its own; variance is the
+// population's, taken after the mean is removed. y may be x.
 struct LayerNormArgs {
   const float* x;
   int64_t ldx;
@@ -68,8 +80,9 @@ struct LayerNormArgs {
   float eps;
 };
 
-// y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the checkpoint's dtype (F32, F16
-// or BF16) and place; their rows need not be aligned. Ids were checked against `table_rows` before the run.
+// y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the
+// checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. Ids were checked
+// against `table_rows` before the run.
 struct EmbeddingArgs {
   static constexpr int kMaxTables = 3;
   const int32_t* ids[kMaxTables];
@@ -101,9 +114,10 @@ struct AddArgs {
   int64_t rows, cols;
 };
 
-// One row for each sequence, from its rows [offsets[b] + skip[b], offsets[b + 1]) (skip null: 0; a sequence with no row left
-// gives zeros). kMean: sum / count; kMeanSqrtLen: sum / sqrt(count); kWeightedMean: sum of (t + 1) x_t / sum of (t + 1),
-// t counted from the start of the sequence; kMax: the largest; kCls: the first of these rows (the sequence's first if none is left);
+// One row for each sequence, from its rows [offsets[b] + skip[b], offsets[b + 1]) (skip null: 0; a
+// sequence with no row left gives zeros). kMean: sum / count; kMeanSqrtLen: sum / sqrt(count);
+// kWeightedMean: sum of (t + 1) x_t / sum of (t + 1), t counted from the start of the sequence;
+// kMax: the largest; kCls: the first of these rows (the sequence's first if none is left);
 // kLastToken: the last row. Sums run in ascending t, one float accumulator per column.
 struct PoolArgs {
   const float* x;
@@ -126,10 +140,11 @@ struct L2NormalizeArgs {
   float eps;
 };
 
-// y[h][d + span - 1] = table[bucket(d)][h] for the distances d = j - i of a key j from a query i, |d| < span. Half of the
-// buckets are for d > 0. Distances below half of a side's buckets have a bucket each; beyond, buckets grow
-// logarithmically up to max_distance, and everything farther shares the last one. The logarithm is taken in float, as
-// transformers does (modeling_mpnet.py, relative_position_bucket), since the borders depend on its rounding.
+// y[h][d + span - 1] = table[bucket(d)][h] for the distances d = j - i of a key j from a query i,
+// |d| < span. Half of the buckets are for d > 0. Distances below half of a side's buckets have a
+// bucket each; beyond, buckets grow logarithmically up to max_distance, and everything farther
+// shares the last one. The logarithm is taken in float, as transformers does (modeling_mpnet.py,
+// relative_position_bucket), since the borders depend on its rounding.
 struct RelativeBiasArgs {
   const float* table;  // [buckets][heads]
   int64_t buckets, heads;

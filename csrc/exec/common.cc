@@ -15,8 +15,10 @@ void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y
   }
 }
 
-void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows, int64_t cols) noexcept {
-  for (int64_t i = 0; i < rows; ++i) std::memcpy(y + i * ldy, x + i * ldx, static_cast<size_t>(cols) * sizeof(float));
+void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows,
+                  int64_t cols) noexcept {
+  for (int64_t i = 0; i < rows; ++i)
+    std::memcpy(y + i * ldy, x + i * ldx, static_cast<size_t>(cols) * sizeof(float));
 }
 
 Cost cost_of(const Graph& graph, const Node& node) {

@@ -31,7 +31,8 @@ Values run_all(Graph graph, Backend& backend, const BatchView& batch) {
   const std::unique_ptr<Plan> plan = make_plan(graph, names, backend, weights, false);
   check(batch, plan->limits);
   int64_t longest = 0;
-  for (size_t b = 1; b < batch.offsets.size(); ++b) longest = std::max<int64_t>(longest, batch.offsets[b] - batch.offsets[b - 1]);
+  for (size_t b = 1; b < batch.offsets.size(); ++b)
+    longest = std::max<int64_t>(longest, batch.offsets[b] - batch.offsets[b - 1]);
   Workspace workspace(backend);
   workspace.reserve(*plan, batch.tokens(), batch.sequences(), longest);
   workspace.append(batch);
@@ -48,7 +49,8 @@ Values run_all(Graph graph, Backend& backend, const BatchView& batch) {
 }  // namespace
 
 std::vector<NodeComparison> compare_with_ref(const Graph& graph, std::unique_ptr<Backend> backend,
-                                             const BatchView& batch, const std::vector<std::string>& outputs) {
+                                             const BatchView& batch,
+                                             const std::vector<std::string>& outputs) {
   const Graph wanted = prune(graph, outputs);
   const std::unique_ptr<Backend> ref = make_ref_backend();
   const Values expected = run_all(wanted, *ref, batch);
@@ -60,10 +62,12 @@ std::vector<NodeComparison> compare_with_ref(const Graph& graph, std::unique_ptr
     for (size_t j = 0; j < expected.data[i].size(); ++j) {
       const double e = expected.data[i][j];
       const double g = got.data[i][j];
-      if (std::isnan(e) != std::isnan(g)) c.max_abs_difference = std::numeric_limits<double>::quiet_NaN();
+      if (std::isnan(e) != std::isnan(g))
+        c.max_abs_difference = std::numeric_limits<double>::quiet_NaN();
       if (std::isnan(e) || std::isnan(g)) continue;
       c.max_abs_reference = std::max(c.max_abs_reference, std::abs(e));
-      if (!std::isnan(c.max_abs_difference)) c.max_abs_difference = std::max(c.max_abs_difference, std::abs(e - g));
+      if (!std::isnan(c.max_abs_difference))
+        c.max_abs_difference = std::max(c.max_abs_difference, std::abs(e - g));
     }
     out.push_back(std::move(c));
   }

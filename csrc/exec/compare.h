@@ -21,6 +21,7 @@ struct NodeComparison {
 
 // Every computed value of `graph` (unfused, so that each node exists in both), in order.
 std::vector<NodeComparison> compare_with_ref(const Graph& graph, std::unique_ptr<Backend> backend,
-                                             const BatchView& batch, const std::vector<std::string>& outputs);
+                                             const BatchView& batch,
+                                             const std::vector<std::string>& outputs);
 
 }  // namespace trine

@@ -11,8 +11,8 @@
 namespace trine {
 namespace {
 
-// A merged batch stays small enough that whoever waits for it does not wait long: beyond some hundred tokens, a larger
-// GEMM gains nothing.
+// A merged batch stays small enough that whoever waits for it does not wait long: beyond some
+// hundred tokens, a larger GEMM gains nothing.
 constexpr int64_t kMergeTokens = 1024;
 
 int64_t longest(const BatchView& batch) {
@@ -28,7 +28,10 @@ std::string_view scope_of(std::string_view tensor) { return tensor.substr(0, ten
 }  // namespace
 
 Engine::Engine(Graph graph, std::unique_ptr<Backend> backend)
-    : backend_(std::move(backend)), graph_(std::move(graph)), weights_(*backend_), workspace_(*backend_) {
+    : backend_(std::move(backend)),
+      graph_(std::move(graph)),
+      weights_(*backend_),
+      workspace_(*backend_) {
   verify(graph_);
   check_unused();
   graph_ = fold(graph_, *backend_);
@@ -46,7 +49,8 @@ void Engine::check_unused() const {
   for (const Tensor& tensor : *graph_.weights) {
     const std::string_view name = tensor.name;
     if (used.contains(name) || !scopes.contains(scope_of(name))) continue;
-    throw ModelError(cat("tensor \"", name, "\" of ", tensor.file, " is not used, but others of its module are: the ",
+    throw ModelError(cat("tensor \"", name, "\" of ", tensor.file,
+                         " is not used, but others of its module are: the ",
                          "configuration says that it should not be there"));
   }
 }
@@ -100,7 +104,8 @@ void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* cons
   if (request.error) std::rethrow_exception(request.error);
 }
 
-// Returns with the turn to run (the request is then the queue's head), or when another call has run it.
+// Returns with the turn to run (the request is then the queue's head), or when another call has run
+// it.
 void Engine::wait_for_turn(Request& request, std::unique_lock<std::mutex>& lock) {
   (queue_tail_ ? queue_tail_->next : queue_head_) = &request;
   queue_tail_ = &request;
@@ -157,7 +162,8 @@ void Engine::run_group(Request* group) {
   for (Request* r = group; r; r = r->next) {
     for (size_t i = 0; i < plan.outputs.size(); ++i) {
       const bool per_token = plan.outputs[i].rows == Rows::kTokens;
-      Workspace::copy_rows(workspace_.context(), plan.outputs[i].value, per_token ? token : sequence,
+      Workspace::copy_rows(workspace_.context(), plan.outputs[i].value,
+                           per_token ? token : sequence,
                            per_token ? r->batch->tokens() : r->batch->sequences(), r->results[i]);
     }
     token += r->batch->tokens();
@@ -197,7 +203,8 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
   std::vector<StepProfile> out;
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& s = plan.steps[i];
-    const auto rows = static_cast<double>(s.rows == Rows::kTokens ? batch.tokens() : batch.sequences());
+    const auto rows =
+        static_cast<double>(s.rows == Rows::kTokens ? batch.tokens() : batch.sequences());
     out.push_back({std::string(trine::info(s.op).name), s.name, seconds[i],
                    s.cost.flops_per_row * rows + s.cost.flops_per_pair * pairs,
                    s.cost.bytes_per_row * rows + s.cost.bytes_fixed});

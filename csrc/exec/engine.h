@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A compiled model: graph, packed weights, one plan for each set of outputs that was asked for. Safe to call from many
-// threads.
+// A compiled model: graph, packed weights, one plan for each set of outputs that was asked for.
+// Safe to call from many threads.
 //
-// Calls that arrive while a run is under way wait, and the next run takes all of them as one ragged batch. Results are
-// the same bits whatever a sequence is batched with, so nobody can tell, except by the clock: weights are read once for
-// all of them.
+// Calls that arrive while a run is under way wait, and the next run takes all of them as one ragged
+// batch. Results are the same bits whatever a sequence is batched with, so nobody can tell, except
+// by the clock: weights are read once for all of them.
 #pragma once
 
 #include <condition_variable>
@@ -23,8 +23,8 @@ namespace trine {
 
 struct EngineInfo {
   BackendInfo backend;
-  size_t parameters = 0;       // elements of the tensors that the graph uses
-  size_t weight_bytes = 0;     // their bytes in the checkpoint
+  size_t parameters = 0;    // elements of the tensors that the graph uses
+  size_t weight_bytes = 0;  // their bytes in the checkpoint
   size_t bytes_mapped = 0;
   size_t bytes_allocated = 0;  // packed weights, constants and workspace
   std::vector<std::string> unused_tensors;
@@ -37,8 +37,8 @@ struct StepProfile {
 
 class Engine {
  public:
-  // Takes the graph as written. ModelError when a tensor beside a used one (same scope) is itself unused: the checkpoint then
-  // has something, such as a bias, that the graph leaves out.
+  // Takes the graph as written. ModelError when a tensor beside a used one (same scope) is itself
+  // unused: the checkpoint then has something, such as a bias, that the graph leaves out.
   Engine(Graph graph, std::unique_ptr<Backend> backend);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -56,7 +56,8 @@ class Engine {
 
  private:
   struct Request {
-    Request(const Plan* p, const BatchView* b, std::span<float* const> r) : plan(p), batch(b), results(r) {}
+    Request(const Plan* p, const BatchView* b, std::span<float* const> r)
+        : plan(p), batch(b), results(r) {}
 
     const Plan* plan;
     const BatchView* batch;

@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-void check_range(std::span<const int32_t> values, int64_t limit, const char* what, std::span<const int32_t> offsets) {
+void check_range(std::span<const int32_t> values, int64_t limit, const char* what,
+                 std::span<const int32_t> offsets) {
   // The common case in one pass without a branch per id.
   uint32_t largest = 0;
   for (int32_t v : values) largest = std::max(largest, static_cast<uint32_t>(v));
@@ -21,12 +22,14 @@ void check_range(std::span<const int32_t> values, int64_t limit, const char* wha
     if (values[t] >= 0 && values[t] < limit) continue;
     const auto next = std::upper_bound(offsets.begin(), offsets.end(), static_cast<int32_t>(t));
     const auto sequence = next - offsets.begin() - 1;
-    throw InputError(cat(what, " ", values[t], " at position ", t - static_cast<size_t>(offsets[static_cast<size_t>(sequence)]),
+    throw InputError(cat(what, " ", values[t], " at position ",
+                         t - static_cast<size_t>(offsets[static_cast<size_t>(sequence)]),
                          " of sequence ", sequence, " is out of range: the model has ", limit));
   }
 }
 
-// Grows to a capacity with room to spare, so that batches of slowly growing size don't allocate each time.
+// Grows to a capacity with room to spare, so that batches of slowly growing size don't allocate
+// each time.
 template <class T>
 void grow(std::vector<T>& v, size_t size) {
   if (v.capacity() < size) v.reserve(size + size / 2);
@@ -38,29 +41,32 @@ void check(const BatchView& batch, const Limits& limits) {
   const auto& offsets = batch.offsets;
   if (offsets.empty() || offsets.front() != 0) throw InputError("offsets must start with 0");
   if (offsets.back() != batch.tokens()) {
-    throw InputError(cat("the last offset is ", offsets.back(), ", but there are ", batch.tokens(), " ids"));
+    throw InputError(
+        cat("the last offset is ", offsets.back(), ", but there are ", batch.tokens(), " ids"));
   }
   for (size_t b = 1; b < offsets.size(); ++b) {
     const int64_t length = int64_t{offsets[b]} - offsets[b - 1];
     if (length < 0) throw InputError(cat("offset ", b, " is smaller than the one before it"));
     if (length > limits.max_length) {
-      throw InputError(cat("sequence ", b - 1, " has ", length, " tokens; ", limits.max_length_reason, " allow at most ",
-                           limits.max_length));
+      throw InputError(cat("sequence ", b - 1, " has ", length, " tokens; ",
+                           limits.max_length_reason, " allow at most ", limits.max_length));
     }
   }
   check_range(batch.ids, limits.ids, "id", offsets);
   if (!batch.token_types.empty()) {
     if (batch.token_types.size() != batch.ids.size()) {
-      throw InputError(cat("there are ", batch.ids.size(), " ids and ", batch.token_types.size(), " token types"));
+      throw InputError(cat("there are ", batch.ids.size(), " ids and ", batch.token_types.size(),
+                           " token types"));
     }
     check_range(batch.token_types, limits.token_types, "token type", offsets);
   }
   if (!batch.prompt_lengths.empty()) {
     if (static_cast<int64_t>(batch.prompt_lengths.size()) != batch.sequences()) {
-      throw InputError(cat("there are ", batch.sequences(), " sequences and ", batch.prompt_lengths.size(),
-                           " prompt lengths"));
+      throw InputError(cat("there are ", batch.sequences(), " sequences and ",
+                           batch.prompt_lengths.size(), " prompt lengths"));
     }
-    if (std::any_of(batch.prompt_lengths.begin(), batch.prompt_lengths.end(), [](int32_t n) { return n < 0; })) {
+    if (std::any_of(batch.prompt_lengths.begin(), batch.prompt_lengths.end(),
+                    [](int32_t n) { return n < 0; })) {
       throw InputError("a prompt length is negative");
     }
   }
@@ -94,7 +100,8 @@ void Workspace::append(const BatchView& batch) noexcept {
   for (size_t b = 1; b < batch.offsets.size(); ++b) offsets_.push_back(first + batch.offsets[b]);
   token_types_.insert(token_types_.end(), batch.token_types.begin(), batch.token_types.end());
   token_types_.resize(ids_.size());
-  prompt_lengths_.insert(prompt_lengths_.end(), batch.prompt_lengths.begin(), batch.prompt_lengths.end());
+  prompt_lengths_.insert(prompt_lengths_.end(), batch.prompt_lengths.begin(),
+                         batch.prompt_lengths.end());
   prompt_lengths_.resize(offsets_.size() - 1);
 }
 
@@ -126,20 +133,23 @@ void Workspace::run(const Plan& plan, NodeId last) noexcept {
   for (const Step& step : plan.steps) {
     const auto start = std::chrono::steady_clock::now();
     step.run(step.args.get(), context_);
-    seconds_->push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    seconds_->push_back(
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 }
 
-void Workspace::copy_rows(const RunContext& context, const Operand& value, int64_t begin, int64_t rows,
-                          float* to) noexcept {
+void Workspace::copy_rows(const RunContext& context, const Operand& value, int64_t begin,
+                          int64_t rows, float* to) noexcept {
   const float* from = value.at<const float>(context) + begin * value.ld;
   for (int64_t i = 0; i < rows; ++i) {
-    std::memcpy(to + i * value.cols, from + i * value.ld, static_cast<size_t>(value.cols) * sizeof(float));
+    std::memcpy(to + i * value.cols, from + i * value.ld,
+                static_cast<size_t>(value.cols) * sizeof(float));
   }
 }
 
 size_t Workspace::bytes() const noexcept {
-  const size_t inputs = ids_.capacity() + token_types_.capacity() + offsets_.capacity() + prompt_lengths_.capacity();
+  const size_t inputs =
+      ids_.capacity() + token_types_.capacity() + offsets_.capacity() + prompt_lengths_.capacity();
   return arena_bytes_ + inputs * sizeof(int32_t) + (device_ ? device_->bytes() : 0);
 }
 

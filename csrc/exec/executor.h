@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a plan: a loop over its steps. Memory grows when a batch is larger than any before, outside that loop; a run
-// that fits allocates nothing.
+// Runs a plan: a loop over its steps. Memory grows when a batch is larger than any before, outside
+// that loop; a run that fits allocates nothing.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +39,8 @@ class Workspace {
   // Runs the steps, or those up to and including `last` (a node of plan.graph).
   void run(const Plan&, NodeId last = kNoNode) noexcept;
   // Rows [begin, begin + rows) of an output, densely into `to`.
-  static void copy_rows(const RunContext&, const Operand&, int64_t begin, int64_t rows, float* to) noexcept;
+  static void copy_rows(const RunContext&, const Operand&, int64_t begin, int64_t rows,
+                        float* to) noexcept;
 
   const RunContext& context() const noexcept { return context_; }
   size_t bytes() const noexcept;

@@ -71,7 +71,8 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
   for (const Part& p : from) count += p.rows * p.cols;
   const bool aligned = reinterpret_cast<uintptr_t>(from[0].data) % alignof(float) == 0;
   if (from.size() == 1 && padding == 0 && from[0].dtype == DType::kF32 && aligned) {
-    return {nullptr, const_cast<void*>(from[0].data), static_cast<size_t>(count) * sizeof(float), DType::kF32};
+    return {nullptr, const_cast<void*>(from[0].data), static_cast<size_t>(count) * sizeof(float),
+            DType::kF32};
   }
   const size_t bytes = static_cast<size_t>(count + padding) * sizeof(float);
   const std::shared_ptr<std::byte> memory = alloc(bytes);

@@ -13,7 +13,8 @@ namespace trine::host {
 // Zeroed, 64-byte aligned; large pieces ask for huge pages where the system has them.
 std::shared_ptr<std::byte> alloc(size_t bytes);
 
-// The tensors and constants that a weight operand is stacked from: one, or a concat_rows node's parts.
+// The tensors and constants that a weight operand is stacked from: one, or a concat_rows node's
+// parts.
 struct Part {
   const void* data;
   DType dtype;
@@ -21,8 +22,8 @@ struct Part {
 };
 std::vector<Part> parts(const Graph&, NodeId weight);
 
-// The operand as dense float32 with `padding` zeros behind it: in place when it lies so in the checkpoint and no padding
-// is asked for, else a copy.
+// The operand as dense float32 with `padding` zeros behind it: in place when it lies so in the
+// checkpoint and no padding is asked for, else a copy.
 Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);
 
 // The operand in place, whatever its dtype and alignment (for embedding tables, read row by row).

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nodes to steps, for backends whose kernels take the structs of exec/args.h and run in host memory (cpu, ref).
-// `Kernels` has one static function per op, taking the op's arguments and the run's context.
+// Nodes to steps, for backends whose kernels take the structs of exec/args.h and run in host memory
+// (cpu, ref). `Kernels` has one static function per op, taking the op's arguments and the run's
+// context.
 #pragma once
 
 #include <span>
@@ -13,7 +14,8 @@ namespace trine {
 
 // Kernels without arithmetic that matters for speed, shared by all host backends. exec/common.cc.
 void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y) noexcept;
-void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows, int64_t cols) noexcept;
+void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows,
+                  int64_t cols) noexcept;
 // Work of a node, counted from its shapes.
 Cost cost_of(const Graph&, const Node&);
 
@@ -22,7 +24,9 @@ namespace lowering {
 template <class Args, class Function>
 Step step(const Graph& graph, const Node& node, Args args, Function) {
   Step s;
-  s.run = [](const void* a, const RunContext& c) noexcept { Function{}(*static_cast<const Args*>(a), c); };
+  s.run = [](const void* a, const RunContext& c) noexcept {
+    Function{}(*static_cast<const Args*>(a), c);
+  };
   s.args = std::make_shared<const Args>(std::move(args));
   s.op = node.op;
   s.name = node.name;
@@ -44,17 +48,22 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
   };
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
   const int64_t k = graph[node.inputs[0]].shape.cols();
-  const Args args{in[0], in[1], operand(2), operand(3), out, node.shape.cols(), k, node.as<LinearAttrs>().activation};
+  const Args args{in[0],      in[1],
+                  operand(2), operand(3),
+                  out,        node.shape.cols(),
+                  k,          node.as<LinearAttrs>().activation};
   return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
-    Kernels::linear({a.x.template at<const float>(c), a.x.ld, a.w.template at<const float>(c),
-                     a.bias.template at<const float>(c), a.residual.template at<const float>(c), a.residual.ld,
-                     a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.n, a.k, a.activation},
-                    c);
+    Kernels::linear(
+        {a.x.template at<const float>(c), a.x.ld, a.w.template at<const float>(c),
+         a.bias.template at<const float>(c), a.residual.template at<const float>(c), a.residual.ld,
+         a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.n, a.k, a.activation},
+        c);
   });
 }
 
 template <class Kernels>
-Step attention(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step attention(const Graph& graph, const Node& node, std::span<const Operand> in,
+               const Operand& out) {
   struct Args {
     Operand q, k, v, bias, y;
     int32_t span, heads, kv_heads, head_dim;
@@ -62,46 +71,62 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
     bool causal;
   };
   const auto& attrs = node.as<AttentionAttrs>();
-  Args args{in[0], in[1], in[2], {}, out, 0, attrs.heads, attrs.kv_heads,
-            static_cast<int32_t>(node.shape.cols() / attrs.heads), attrs.scale, attrs.causal};
+  Args args{in[0],
+            in[1],
+            in[2],
+            {},
+            out,
+            0,
+            attrs.heads,
+            attrs.kv_heads,
+            static_cast<int32_t>(node.shape.cols() / attrs.heads),
+            attrs.scale,
+            attrs.causal};
   if (in.size() > 3) {
     args.bias = in[3];
     args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
   }
   return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
     Kernels::attention({a.q.template at<const float>(c), a.k.template at<const float>(c),
-                        a.v.template at<const float>(c), a.q.ld, a.k.ld, a.v.ld, a.bias.template at<const float>(c),
-                        a.span, a.y.template at<float>(c), a.y.ld, c.batch, a.heads, a.kv_heads, a.head_dim, a.scale,
-                        a.causal},
+                        a.v.template at<const float>(c), a.q.ld, a.k.ld, a.v.ld,
+                        a.bias.template at<const float>(c), a.span, a.y.template at<float>(c),
+                        a.y.ld, c.batch, a.heads, a.kv_heads, a.head_dim, a.scale, a.causal},
                        c);
   });
 }
 
 template <class Kernels>
-Step layer_norm(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step layer_norm(const Graph& graph, const Node& node, std::span<const Operand> in,
+                const Operand& out) {
   struct Args {
     Operand x, weight, bias, y;
     float eps;
   };
   return step(graph, node, Args{in[0], in[1], in[2], out, node.as<LayerNormAttrs>().eps},
               [](const Args& a, const RunContext& c) noexcept {
-                Kernels::layer_norm({a.x.template at<const float>(c), a.x.ld, a.weight.template at<const float>(c),
-                                     a.bias.template at<const float>(c), a.y.template at<float>(c), a.y.ld,
-                                     a.y.rows_in(c), a.y.cols, a.eps},
-                                    c);
+                Kernels::layer_norm(
+                    {a.x.template at<const float>(c), a.x.ld, a.weight.template at<const float>(c),
+                     a.bias.template at<const float>(c), a.y.template at<float>(c), a.y.ld,
+                     a.y.rows_in(c), a.y.cols, a.eps},
+                    c);
               });
 }
 
 template <class Kernels>
-Step embedding(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step embedding(const Graph& graph, const Node& node, std::span<const Operand> in,
+               const Operand& out) {
   struct Args {
     Operand ids[EmbeddingArgs::kMaxTables], tables[EmbeddingArgs::kMaxTables], y;
     int32_t count;
   };
   Args args{{}, {}, out, static_cast<int32_t>(in.size() / 2)};
-  for (size_t i = 0; i < in.size(); ++i) (i % 2 ? args.tables : args.ids)[i / 2] = in[i];
+  for (size_t i = 0; i + 1 < in.size(); i += 2) {
+    args.ids[i / 2] = in[i];
+    args.tables[i / 2] = in[i + 1];
+  }
   return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
-    EmbeddingArgs e{{}, {}, {}, a.count, a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols};
+    EmbeddingArgs e{{},      {}, {}, a.count, a.y.template at<float>(c), a.y.ld, a.y.rows_in(c),
+                    a.y.cols};
     for (int32_t i = 0; i < a.count; ++i) {
       e.ids[i] = a.ids[i].template at<const int32_t>(c);
       e.tables[i] = a.tables[i].data;
@@ -112,15 +137,17 @@ Step embedding(const Graph& graph, const Node& node, std::span<const Operand> in
 }
 
 template <class Kernels>
-Step activation(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step activation(const Graph& graph, const Node& node, std::span<const Operand> in,
+                const Operand& out) {
   struct Args : Unary {
     Activation activation;
   };
   return step(graph, node, Args{{in[0], out}, node.as<ActivationAttrs>().activation},
               [](const Args& a, const RunContext& c) noexcept {
-                Kernels::activation({a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c), a.y.ld,
-                                     a.y.rows_in(c), a.y.cols, a.activation},
-                                    c);
+                Kernels::activation(
+                    {a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c), a.y.ld,
+                     a.y.rows_in(c), a.y.cols, a.activation},
+                    c);
               });
 }
 
@@ -129,11 +156,12 @@ Step add(const Graph& graph, const Node& node, std::span<const Operand> in, cons
   struct Args {
     Operand a, b, y;
   };
-  return step(graph, node, Args{in[0], in[1], out}, [](const Args& a, const RunContext& c) noexcept {
-    Kernels::add({a.a.template at<const float>(c), a.b.template at<const float>(c), a.a.ld, a.b.ld,
-                  a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols},
-                 c);
-  });
+  return step(
+      graph, node, Args{in[0], in[1], out}, [](const Args& a, const RunContext& c) noexcept {
+        Kernels::add({a.a.template at<const float>(c), a.b.template at<const float>(c), a.a.ld,
+                      a.b.ld, a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols},
+                     c);
+      });
 }
 
 template <class Kernels>
@@ -147,60 +175,69 @@ Step pool(const Graph& graph, const Node& node, std::span<const Operand> in, con
               [](const Args& a, const RunContext& c) noexcept {
                 const int32_t* skip =
                     a.include_prompt ? nullptr : c.inputs[static_cast<int>(Input::kPromptLengths)];
-                Kernels::pool({a.x.template at<const float>(c), a.x.ld, skip, a.y.template at<float>(c), a.y.ld,
-                               a.y.cols, c.batch, a.mode},
+                Kernels::pool({a.x.template at<const float>(c), a.x.ld, skip,
+                               a.y.template at<float>(c), a.y.ld, a.y.cols, c.batch, a.mode},
                               c);
               });
 }
 
 template <class Kernels>
-Step l2_normalize(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step l2_normalize(const Graph& graph, const Node& node, std::span<const Operand> in,
+                  const Operand& out) {
   struct Args : Unary {
     float eps;
   };
   return step(graph, node, Args{{in[0], out}, node.as<L2NormalizeAttrs>().eps},
               [](const Args& a, const RunContext& c) noexcept {
-                Kernels::l2_normalize({a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c), a.y.ld,
-                                       a.y.rows_in(c), a.y.cols, a.eps},
-                                      c);
+                Kernels::l2_normalize(
+                    {a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c), a.y.ld,
+                     a.y.rows_in(c), a.y.cols, a.eps},
+                    c);
               });
 }
 
-inline Step positions(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+inline Step positions(const Graph& graph, const Node& node, std::span<const Operand> in,
+                      const Operand& out) {
   struct Args : Unary {
     int32_t padding_idx;
   };
   return step(graph, node, Args{{in[0], out}, node.as<PositionsAttrs>().padding_idx},
               [](const Args& a, const RunContext& c) noexcept {
-                trine::positions(a.x.at<const int32_t>(c), c.batch, a.padding_idx, a.y.at<int32_t>(c));
+                trine::positions(a.x.at<const int32_t>(c), c.batch, a.padding_idx,
+                                 a.y.at<int32_t>(c));
               });
 }
 
-inline Step concat(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+inline Step concat(const Graph& graph, const Node& node, std::span<const Operand> in,
+                   const Operand& out) {
   struct Args {
     std::vector<Operand> parts;
     Operand y;
   };
-  return step(graph, node, Args{{in.begin(), in.end()}, out}, [](const Args& a, const RunContext& c) noexcept {
-    float* y = a.y.at<float>(c);
-    for (const Operand& part : a.parts) {
-      copy_columns(part.at<const float>(c), part.ld, y, a.y.ld, a.y.rows_in(c), part.cols);
-      y += part.cols;
-    }
-  });
+  return step(graph, node, Args{{in.begin(), in.end()}, out},
+              [](const Args& a, const RunContext& c) noexcept {
+                float* y = a.y.at<float>(c);
+                for (const Operand& part : a.parts) {
+                  copy_columns(part.at<const float>(c), part.ld, y, a.y.ld, a.y.rows_in(c),
+                               part.cols);
+                  y += part.cols;
+                }
+              });
 }
 
 template <class Kernels>
-Step relative_bias(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step relative_bias(const Graph& graph, const Node& node, std::span<const Operand> in,
+                   const Operand& out) {
   struct Args : Unary {
     int64_t buckets, heads;
     int32_t max_distance, span;
   };
   const auto& attrs = node.as<RelativeBiasAttrs>();
-  return step(graph, node, Args{{in[0], out}, attrs.num_buckets, in[0].cols, attrs.max_distance, attrs.span},
+  return step(graph, node,
+              Args{{in[0], out}, attrs.num_buckets, in[0].cols, attrs.max_distance, attrs.span},
               [](const Args& a, const RunContext& c) noexcept {
-                Kernels::relative_bias({a.x.template at<const float>(c), a.buckets, a.heads, a.max_distance, a.span,
-                                        a.y.template at<float>(c), a.y.ld},
+                Kernels::relative_bias({a.x.template at<const float>(c), a.buckets, a.heads,
+                                        a.max_distance, a.span, a.y.template at<float>(c), a.y.ld},
                                        c);
               });
 }
@@ -208,7 +245,8 @@ Step relative_bias(const Graph& graph, const Node& node, std::span<const Operand
 }  // namespace lowering
 
 template <class Kernels>
-Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand> in,
+                   const Operand& out) {
   using namespace lowering;
   switch (node.op) {
     case Op::linear:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a plan is made of: operands that a run turns into addresses by one multiplication, and steps with a raw function
-// pointer.
+// What a plan is made of: operands that a run turns into addresses by one multiplication, and steps
+// with a raw function pointer.
 #pragma once
 
 #include <cstddef>
@@ -28,7 +28,8 @@ struct RunContext {
   const void* device;  // the backend's own: cpu::Workers
 };
 
-// A value as a step sees it. Buffers of a plan are given in bytes per row: the address in a run is base + offset * rows.
+// A value as a step sees it. Buffers of a plan are given in bytes per row: the address in a run is
+// base + offset * rows.
 struct Operand {
   enum class Place : uint8_t { kNone, kFixed, kTokens, kSequences, kInput };
   Place place = Place::kNone;
@@ -66,7 +67,8 @@ struct Operand {
   }
 };
 
-// Counted work of a step, for profiles: flops = per_row * rows + per_pair * (query, key) pairs, and likewise bytes.
+// Counted work of a step, for profiles: flops = per_row * rows + per_pair * (query, key) pairs, and
+// likewise bytes.
 struct Cost {
   double flops_per_row = 0;
   double flops_per_pair = 0;

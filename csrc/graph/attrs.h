@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attributes of the ops: plain structs. `visit` names every field once; Python keywords, dumps and the file format all
-// go through it.
+// Attributes of the ops: plain structs. `visit` names every field once; Python keywords, dumps and
+// the file format all go through it.
 #pragma once
 
 #include <cstdint>
@@ -127,9 +127,9 @@ struct SliceAttrs {
   }
 };
 
-using Attrs =
-    std::variant<NoAttrs, InputAttrs, WeightAttrs, ConstantAttrs, RelativeBiasAttrs, PositionsAttrs, LinearAttrs,
-                 AttentionAttrs, LayerNormAttrs, ActivationAttrs, PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
+using Attrs = std::variant<NoAttrs, InputAttrs, WeightAttrs, ConstantAttrs, RelativeBiasAttrs,
+                           PositionsAttrs, LinearAttrs, AttentionAttrs, LayerNormAttrs,
+                           ActivationAttrs, PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
 
 // Names as configurations spell them ("gelu_new" and "gelu_pytorch_tanh" are both the tanh form).
 std::string_view name_of(Activation) noexcept;

@@ -109,7 +109,9 @@ std::string padded(std::string text, size_t width) {
 
 std::string_view name_of(Activation a) noexcept { return spell(kActivations, a); }
 std::string_view name_of(PoolMode m) noexcept { return spell(kPoolModes, m); }
-Activation parse_activation(std::string_view name) { return parse(kActivations, "activation", name); }
+Activation parse_activation(std::string_view name) {
+  return parse(kActivations, "activation", name);
+}
 PoolMode parse_pool_mode(std::string_view name) { return parse(kPoolModes, "pooling mode", name); }
 
 const OpInfo& info(Op op) noexcept { return op_rows()[static_cast<size_t>(op)].info; }
@@ -142,15 +144,18 @@ std::string to_string(const Shape& shape) {
 std::string describe(const Graph& graph, const Node& node) {
   const auto* begin = graph.nodes.data();
   const bool inside = &node >= begin && &node < begin + graph.nodes.size();
-  const auto id = inside ? static_cast<int64_t>(&node - begin) : static_cast<int64_t>(graph.nodes.size());
+  const auto id =
+      inside ? static_cast<int64_t>(&node - begin) : static_cast<int64_t>(graph.nodes.size());
   std::string out = cat(info(node.op).name, " (node ", id);
   if (!node.name.empty()) out += ", " + node.name;
   if (!node.source.empty()) out += ", " + node.source;
   return out + ")";
 }
 
-NodeId Graph::add(Op op, std::vector<NodeId> inputs, Attrs attrs, std::string name, std::string source) {
-  Node node{op, std::move(inputs), std::move(attrs), {}, DType::kF32, std::move(name), std::move(source)};
+NodeId Graph::add(Op op, std::vector<NodeId> inputs, Attrs attrs, std::string name,
+                  std::string source) {
+  Node node{op,          std::move(inputs), std::move(attrs), {},
+            DType::kF32, std::move(name),   std::move(source)};
   while (!node.inputs.empty() && node.inputs.back() == kNoNode) node.inputs.pop_back();
   infer(*this, node);
   nodes.push_back(std::move(node));
@@ -158,7 +163,8 @@ NodeId Graph::add(Op op, std::vector<NodeId> inputs, Attrs attrs, std::string na
 }
 
 void Graph::add_output(std::string name, NodeId id) {
-  if (id < 0 || static_cast<size_t>(id) >= nodes.size()) throw ModelError(cat("output \"", name, "\" is no node"));
+  if (id < 0 || static_cast<size_t>(id) >= nodes.size())
+    throw ModelError(cat("output \"", name, "\" is no node"));
   const Node& node = (*this)[id];
   if (node.shape.rows == Rows::kFixed || node.dtype != DType::kF32) {
     throw ModelError(cat("output \"", name, "\" must be float rows of tokens or sequences, but is ",
@@ -182,7 +188,8 @@ std::string Graph::dump() const {
     const std::string attrs = dump_attrs(node.attrs);
     if (!attrs.empty()) call += (node.inputs.empty() ? "" : "; ") + attrs;
     out += padded(cat("%", id), 6) + padded(call + ")", 56) +
-           padded(to_string(node.shape) + " " + std::string(name_of(node.dtype)), 20) + padded(node.name, 44) + node.source;
+           padded(to_string(node.shape) + " " + std::string(name_of(node.dtype)), 20) +
+           padded(node.name, 44) + node.source;
     out.erase(out.find_last_not_of(' ') + 1);
     out += '\n';
   }

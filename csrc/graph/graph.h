@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The graph of a model: plain data, written by Python (or read from a file), rewritten by the passes of compile/.
+// The graph of a model: plain data, written by Python (or read from a file), rewritten by the
+// passes of compile/.
 #pragma once
 
 #include <cstddef>
@@ -80,7 +81,8 @@ struct Graph {
 
   explicit Graph(std::shared_ptr<const WeightStore> store) : weights(std::move(store)) {}
 
-  // Appends a node after checking its inputs and inferring its shape. ModelError names the op, the shapes and the line.
+  // Appends a node after checking its inputs and inferring its shape. ModelError names the op, the
+  // shapes and the line.
   NodeId add(Op op, std::vector<NodeId> inputs, Attrs attrs, std::string name, std::string source);
   void add_output(std::string name, NodeId id);
   const Node& operator[](NodeId id) const { return nodes[static_cast<size_t>(id)]; }

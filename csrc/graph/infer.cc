@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Shape and dtype inference, one function per op. All checks of a graph's consistency are here, so that nothing behind
-// it needs any.
+// Shape and dtype inference, one function per op. All checks of a graph's consistency are here, so
+// that nothing behind it needs any.
 #include <algorithm>
 
 #include "base/error.h"
@@ -42,8 +42,8 @@ class Inference {
     const Node& n = in(i);
     const size_t dims = n.shape.rows == Rows::kFixed ? 2 : 1;
     if (n.shape.dims.size() != dims || (n.dtype != DType::kF32 && n.shape.rows != Rows::kFixed)) {
-      fail("input ", i, " must be float rows, but is ", to_string(n.shape), " ", name_of(n.dtype), " from ",
-           describe(graph_, n));
+      fail("input ", i, " must be float rows, but is ", to_string(n.shape), " ", name_of(n.dtype),
+           " from ", describe(graph_, n));
     }
     return n.shape;
   }
@@ -51,13 +51,15 @@ class Inference {
   void want_vector(size_t i, int64_t size, const char* what) const {
     const Node& n = in(i);
     if (n.shape.rows != Rows::kFixed || n.shape.dims != std::vector<int64_t>{size}) {
-      fail(what, " must be [", size, "], but is ", to_string(n.shape), " from ", describe(graph_, n));
+      fail(what, " must be [", size, "], but is ", to_string(n.shape), " from ",
+           describe(graph_, n));
     }
   }
 
   void same_rows(size_t i, const Shape& shape) const {
     if (in(i).shape != shape) {
-      fail("input ", i, " is ", to_string(in(i).shape), ", but must be ", to_string(shape), " as input 0");
+      fail("input ", i, " is ", to_string(in(i).shape), ", but must be ", to_string(shape),
+           " as input 0");
     }
   }
 
@@ -94,11 +96,13 @@ void Inference::weight() {
   arity(0, 0);
   const Tensor& tensor = graph_.weights->at(node_.as<WeightAttrs>().name);
   if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
-    fail("tensor \"", tensor.name, "\" of ", tensor.file, " is ", name_of(tensor.dtype), "; F32, F16 and BF16 are read");
+    fail("tensor \"", tensor.name, "\" of ", tensor.file, " is ", name_of(tensor.dtype),
+         "; F32, F16 and BF16 are read");
   }
   node_.shape = {Rows::kFixed, {tensor.shape.begin(), tensor.shape.end()}};
   for (int64_t d : node_.shape.dims) {
-    if (d < 1) fail("tensor \"", tensor.name, "\" of ", tensor.file, " is empty: ", to_string(node_.shape));
+    if (d < 1)
+      fail("tensor \"", tensor.name, "\" of ", tensor.file, " is empty: ", to_string(node_.shape));
   }
   node_.dtype = tensor.dtype;
 }
@@ -106,7 +110,8 @@ void Inference::weight() {
 void Inference::constant() {
   arity(0, 0);
   const int32_t index = node_.as<ConstantAttrs>().index;
-  if (index < 0 || static_cast<size_t>(index) >= graph_.constants.size()) fail("there is no constant ", index);
+  if (index < 0 || static_cast<size_t>(index) >= graph_.constants.size())
+    fail("there is no constant ", index);
   node_.shape = {Rows::kFixed, graph_.constants[static_cast<size_t>(index)].dims};
   node_.dtype = DType::kF32;
 }
@@ -132,11 +137,15 @@ void Inference::relative_bias() {
   arity(1, 1);
   const auto& a = node_.as<RelativeBiasAttrs>();
   const Shape& table = in(0).shape;
-  if (table.rows != Rows::kFixed || table.dims.size() != 2) fail("the table must be [buckets, heads], but is ", to_string(table));
+  if (table.rows != Rows::kFixed || table.dims.size() != 2)
+    fail("the table must be [buckets, heads], but is ", to_string(table));
   const int64_t buckets = a.num_buckets;
-  if (buckets < 4 || buckets % 2 != 0) fail("the number of buckets must be even and at least 4, but is ", buckets);
-  if (buckets > table.dims[0]) fail("the table has ", table.dims[0], " rows for ", buckets, " buckets");
-  if (a.max_distance <= buckets / 4) fail("max_distance ", a.max_distance, " must exceed a quarter of ", buckets, " buckets");
+  if (buckets < 4 || buckets % 2 != 0)
+    fail("the number of buckets must be even and at least 4, but is ", buckets);
+  if (buckets > table.dims[0])
+    fail("the table has ", table.dims[0], " rows for ", buckets, " buckets");
+  if (a.max_distance <= buckets / 4)
+    fail("max_distance ", a.max_distance, " must exceed a quarter of ", buckets, " buckets");
   if (a.span < 1 || a.span > (1 << 20)) fail("span ", a.span, " is out of range");
   node_.shape = {Rows::kFixed, {table.dims[1], 2 * int64_t{a.span} - 1}};
 }
@@ -152,11 +161,14 @@ void Inference::embedding() {
   arity(2, 2 * EmbeddingArgs::kMaxTables);
   if (node_.inputs.size() % 2) fail("needs a table for each ids");
   for (size_t i = 0; i < node_.inputs.size(); i += 2) {
-    if (in(i).dtype != DType::kI32 || in(i).shape.rows != Rows::kTokens) fail("input ", i, " must be token ids");
+    if (in(i).dtype != DType::kI32 || in(i).shape.rows != Rows::kTokens)
+      fail("input ", i, " must be token ids");
     const Shape& table = in(i + 1).shape;
-    if (table.rows != Rows::kFixed || table.dims.size() != 2) fail("table ", i / 2, " must be a matrix, but is ", to_string(table));
+    if (table.rows != Rows::kFixed || table.dims.size() != 2)
+      fail("table ", i / 2, " must be a matrix, but is ", to_string(table));
     if (table.dims[1] != in(1).shape.dims[1]) {
-      fail("table ", i / 2, " is ", to_string(table), ", table 0 is ", to_string(in(1).shape), ": rows differ in length");
+      fail("table ", i / 2, " is ", to_string(table), ", table 0 is ", to_string(in(1).shape),
+           ": rows differ in length");
     }
   }
   node_.shape = {Rows::kTokens, {in(1).shape.dims[1]}};
@@ -166,14 +178,17 @@ void Inference::linear() {
   arity(2, 4);
   const Shape& x = rows_of(0);
   const Shape& w = in(1).shape;
-  if (w.rows != Rows::kFixed || w.dims.size() != 2) fail("the weight must be [out, in], but is ", to_string(w));
+  if (w.rows != Rows::kFixed || w.dims.size() != 2)
+    fail("the weight must be [out, in], but is ", to_string(w));
   if (w.dims[1] != x.cols()) {
-    fail("the weight is ", to_string(w), ", but x has ", x.cols(), " columns (", describe(graph_, in(0)), ")");
+    fail("the weight is ", to_string(w), ", but x has ", x.cols(), " columns (",
+         describe(graph_, in(0)), ")");
   }
   Shape y = x;
   y.dims.back() = w.dims[0];
   if (has(2)) want_vector(2, w.dims[0], "the bias");
-  if (has(3) && in(3).shape != y) fail("the residual is ", to_string(in(3).shape), ", the result ", to_string(y));
+  if (has(3) && in(3).shape != y)
+    fail("the residual is ", to_string(in(3).shape), ", the result ", to_string(y));
   node_.shape = std::move(y);
 }
 
@@ -181,12 +196,15 @@ void Inference::attention() {
   arity(3, 4);
   const auto& a = node_.as<AttentionAttrs>();
   const int64_t width = rows_of(0).cols();
-  if (a.heads < 1 || width % a.heads) fail(width, " columns of q don't split into ", a.heads, " heads");
-  if (a.kv_heads < 1 || a.heads % a.kv_heads) fail(a.heads, " heads don't share ", a.kv_heads, " key heads");
+  if (a.heads < 1 || width % a.heads)
+    fail(width, " columns of q don't split into ", a.heads, " heads");
+  if (a.kv_heads < 1 || a.heads % a.kv_heads)
+    fail(a.heads, " heads don't share ", a.kv_heads, " key heads");
   const int64_t head_dim = width / a.heads;
   for (size_t i : {size_t{1}, size_t{2}}) {
     if (rows_of(i).cols() != head_dim * a.kv_heads) {
-      fail("input ", i, " has ", rows_of(i).cols(), " columns; ", a.kv_heads, " heads of ", head_dim, " are wanted");
+      fail("input ", i, " has ", rows_of(i).cols(), " columns; ", a.kv_heads, " heads of ",
+           head_dim, " are wanted");
     }
   }
   for (size_t i = 0; i < 3; ++i) {
@@ -194,7 +212,8 @@ void Inference::attention() {
   }
   if (has(3)) {
     const Shape& bias = in(3).shape;
-    if (bias.rows != Rows::kFixed || bias.dims.size() != 2 || bias.dims[0] != a.heads || bias.dims[1] % 2 == 0) {
+    if (bias.rows != Rows::kFixed || bias.dims.size() != 2 || bias.dims[0] != a.heads ||
+        bias.dims[1] % 2 == 0) {
       fail("the bias must be [", a.heads, ", 2 * span - 1], but is ", to_string(bias));
     }
   }
@@ -206,7 +225,8 @@ void Inference::layer_norm() {
   node_.shape = rows_of(0);
   want_vector(1, node_.shape.cols(), "the weight");
   want_vector(2, node_.shape.cols(), "the bias");
-  if (!(node_.as<LayerNormAttrs>().eps >= 0)) fail("eps ", node_.as<LayerNormAttrs>().eps, " is out of range");
+  if (!(node_.as<LayerNormAttrs>().eps >= 0))
+    fail("eps ", node_.as<LayerNormAttrs>().eps, " is out of range");
 }
 
 void Inference::activation() {
@@ -238,7 +258,8 @@ void Inference::concat() {
   if (y.rows == Rows::kFixed) fail("concatenates rows of tokens or sequences");
   y.dims.back() = 0;
   for (size_t i = 0; i < node_.inputs.size(); ++i) {
-    if (rows_of(i).rows != y.rows) fail("part ", i, " is ", to_string(in(i).shape), ", part 0 is ", to_string(in(0).shape));
+    if (rows_of(i).rows != y.rows)
+      fail("part ", i, " is ", to_string(in(i).shape), ", part 0 is ", to_string(in(0).shape));
     y.dims.back() += in(i).shape.cols();
   }
   node_.shape = std::move(y);
@@ -276,18 +297,20 @@ void verify(const Graph& graph) {
     const Node& node = graph.nodes[id];
     for (NodeId input : node.inputs) {
       if (input != kNoNode && (input < 0 || static_cast<size_t>(input) >= id)) {
-        throw ModelError(cat(describe(graph, node), ": input %", input, " does not come before it"));
+        throw ModelError(
+            cat(describe(graph, node), ": input %", input, " does not come before it"));
       }
     }
     Node again = node;
     infer(graph, again);
     if (again.shape != node.shape || again.dtype != node.dtype) {
-      throw ModelError(cat(describe(graph, node), ": its shape is stored as ", to_string(node.shape), ", but is ",
-                           to_string(again.shape)));
+      throw ModelError(cat(describe(graph, node), ": its shape is stored as ",
+                           to_string(node.shape), ", but is ", to_string(again.shape)));
     }
   }
   for (const auto& [name, id] : graph.outputs) {
-    if (id < 0 || static_cast<size_t>(id) >= graph.nodes.size()) throw ModelError(cat("output \"", name, "\" is no node"));
+    if (id < 0 || static_cast<size_t>(id) >= graph.nodes.size())
+      throw ModelError(cat("output \"", name, "\" is no node"));
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The reference as a device: every step is the op's plain loop, so a graph can be run on its own specification and compared with
-// any other backend node by node.
+// The reference as a device: every step is the op's plain loop, so a graph can be run on its own
+// specification and compared with any other backend node by node.
 #include "backend.h"
 #include "exec/host.h"
 #include "exec/lower.h"
@@ -14,11 +14,17 @@ struct Kernels {
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
   static void layer_norm(const LayerNormArgs& a, const RunContext&) noexcept { ref::layer_norm(a); }
   static void embedding(const EmbeddingArgs& a, const RunContext&) noexcept { ref::embedding(a); }
-  static void activation(const ActivationArgs& a, const RunContext&) noexcept { ref::activation(a); }
+  static void activation(const ActivationArgs& a, const RunContext&) noexcept {
+    ref::activation(a);
+  }
   static void add(const AddArgs& a, const RunContext&) noexcept { ref::add(a); }
   static void pool(const PoolArgs& a, const RunContext&) noexcept { ref::pool(a); }
-  static void l2_normalize(const L2NormalizeArgs& a, const RunContext&) noexcept { ref::l2_normalize(a); }
-  static void relative_bias(const RelativeBiasArgs& a, const RunContext&) noexcept { ref::relative_bias(a); }
+  static void l2_normalize(const L2NormalizeArgs& a, const RunContext&) noexcept {
+    ref::l2_normalize(a);
+  }
+  static void relative_bias(const RelativeBiasArgs& a, const RunContext&) noexcept {
+    ref::relative_bias(a);
+  }
 };
 
 class NoContext : public DeviceContext {
@@ -34,9 +40,11 @@ class RefBackend : public Backend {
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t) override {
-    return consumer.op == Op::embedding ? host::in_place(graph, weight) : host::as_f32(graph, weight);
+    return consumer.op == Op::embedding ? host::in_place(graph, weight)
+                                        : host::as_f32(graph, weight);
   }
-  Step lower(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) override {
+  Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
+             const Operand& out) override {
     return lower_on_host<Kernels>(graph, node, in, out);
   }
   std::unique_ptr<DeviceContext> context() override { return std::make_unique<NoContext>(); }

@@ -4,8 +4,8 @@
 #include <set>
 #include <type_traits>
 
-#include "bind.h"
 #include "base/error.h"
+#include "bind.h"
 #include "exec/engine.h"
 #include "graph/graph.h"
 
@@ -41,16 +41,19 @@ struct FromKeywords {
 Attrs attrs_from(Op op, const py::dict& given) {
   Attrs attrs = default_attrs(op);
   std::set<std::string> taken;
-  std::visit([&](auto& a) { std::decay_t<decltype(a)>::visit(a, FromKeywords{given, taken}); }, attrs);
+  std::visit([&](auto& a) { std::decay_t<decltype(a)>::visit(a, FromKeywords{given, taken}); },
+             attrs);
   for (const auto& [key, unused] : given) {
     const auto name = key.cast<std::string>();
-    if (!taken.contains(name)) throw ModelError(cat("op ", info(op).name, " has no attribute ", name));
+    if (!taken.contains(name))
+      throw ModelError(cat("op ", info(op).name, " has no attribute ", name));
   }
   return attrs;
 }
 
 py::tuple shape_of(const Graph& graph, NodeId id) {
-  if (id < 0 || static_cast<size_t>(id) >= graph.nodes.size()) throw ModelError(cat("there is no node ", id));
+  if (id < 0 || static_cast<size_t>(id) >= graph.nodes.size())
+    throw ModelError(cat("there is no node ", id));
   const Shape& shape = graph[id].shape;
   py::list dims;
   if (shape.rows != Rows::kFixed) dims.append(shape.rows == Rows::kTokens ? "T" : "B");
@@ -62,18 +65,22 @@ py::tuple shape_of(const Graph& graph, NodeId id) {
 
 void bind_graph(py::module_& m) {
   py::class_<Graph>(m, "Graph")
-      .def(py::init([](std::shared_ptr<WeightStore> store) { return Graph(std::move(store)); }), py::arg("weights"))
+      .def(py::init([](std::shared_ptr<WeightStore> store) { return Graph(std::move(store)); }),
+           py::arg("weights"))
       .def(
           "add",
-          [](Graph& g, const std::string& op, std::vector<NodeId> inputs, const py::dict& attrs, std::string name,
-             std::string source) {
+          [](Graph& g, const std::string& op, std::vector<NodeId> inputs, const py::dict& attrs,
+             std::string name, std::string source) {
             const Op which = parse_op(op);
-            return g.add(which, std::move(inputs), attrs_from(which, attrs), std::move(name), std::move(source));
+            return g.add(which, std::move(inputs), attrs_from(which, attrs), std::move(name),
+                         std::move(source));
           },
-          py::arg("op"), py::arg("inputs"), py::arg("attrs"), py::arg("name") = "", py::arg("source") = "")
+          py::arg("op"), py::arg("inputs"), py::arg("attrs"), py::arg("name") = "",
+          py::arg("source") = "")
       .def("add_output", &Graph::add_output, py::arg("name"), py::arg("node"))
       .def("shape", &shape_of, py::arg("node"))
-      .def("has_weight", [](const Graph& g, const std::string& name) { return g.weights->find(name) != nullptr; })
+      .def("has_weight",
+           [](const Graph& g, const std::string& name) { return g.weights->find(name) != nullptr; })
       .def("ignore", [](Graph& g, std::string name) { g.ignored.push_back(std::move(name)); })
       .def("dump", &Graph::dump)
       .def_property_readonly("outputs", [](const Graph& g) {
@@ -82,10 +89,13 @@ void bind_graph(py::module_& m) {
         return names;
       });
 
-  m.def("activation", [](const std::string& name) { return name_of(parse_activation(name)); }, py::arg("name"));
+  m.def(
+      "activation", [](const std::string& name) { return name_of(parse_activation(name)); },
+      py::arg("name"));
   m.def("ops", [] {
     py::list rows;
-    for (const OpInfo& row : all_ops()) rows.append(py::make_tuple(row.name, row.inputs, row.meaning));
+    for (const OpInfo& row : all_ops())
+      rows.append(py::make_tuple(row.name, row.inputs, row.meaning));
     return rows;
   });
 }

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <optional>
 
-#include "bind.h"
 #include "base/error.h"
+#include "bind.h"
 #include "exec/compare.h"
 #include "exec/engine.h"
 
@@ -18,11 +18,13 @@ namespace {
 using Ids = py::array_t<int32_t, py::array::c_style>;
 
 std::span<const int32_t> view(const Ids& array, const char* what) {
-  if (array.ndim() != 1) throw InputError(cat(what, " must have one dimension, not ", array.ndim()));
+  if (array.ndim() != 1)
+    throw InputError(cat(what, " must have one dimension, not ", array.ndim()));
   return {array.data(), static_cast<size_t>(array.size())};
 }
 
-// The Python object: an engine that can be closed. Closing while calls run waits for none of them: each holds the engine.
+// The Python object: an engine that can be closed. Closing while calls run waits for none of them:
+// each holds the engine.
 class Model {
  public:
   explicit Model(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
@@ -34,11 +36,13 @@ class Model {
   }
 
   py::dict run(const Ids& ids, const Ids& offsets, const std::optional<Ids>& token_types,
-               const std::optional<Ids>& prompt_lengths, const std::vector<std::string>& outputs) const {
+               const std::optional<Ids>& prompt_lengths,
+               const std::vector<std::string>& outputs) const {
     const std::shared_ptr<Engine> engine = this->engine();
-    const BatchView batch{view(ids, "ids"), view(offsets, "offsets"),
-                          token_types ? view(*token_types, "token_types") : std::span<const int32_t>{},
-                          prompt_lengths ? view(*prompt_lengths, "prompt_lengths") : std::span<const int32_t>{}};
+    const BatchView batch{
+        view(ids, "ids"), view(offsets, "offsets"),
+        token_types ? view(*token_types, "token_types") : std::span<const int32_t>{},
+        prompt_lengths ? view(*prompt_lengths, "prompt_lengths") : std::span<const int32_t>{}};
     const Plan* plan;
     {
       const py::gil_scoped_release release;
@@ -47,8 +51,10 @@ class Model {
     py::dict results;
     std::vector<float*> places;
     for (const PlanOutput& output : plan->outputs) {
-      const auto rows = output.rows == Rows::kTokens ? batch.tokens() : std::max(batch.sequences(), 0);
-      py::array_t<float> array({static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(output.value.cols)});
+      const auto rows =
+          output.rows == Rows::kTokens ? batch.tokens() : std::max(batch.sequences(), 0);
+      py::array_t<float> array(
+          {static_cast<py::ssize_t>(rows), static_cast<py::ssize_t>(output.value.cols)});
       places.push_back(array.mutable_data());
       results[py::str(output.name)] = std::move(array);
     }
@@ -57,7 +63,8 @@ class Model {
     return results;
   }
 
-  py::list profile(const Ids& ids, const Ids& offsets, const std::vector<std::string>& outputs) const {
+  py::list profile(const Ids& ids, const Ids& offsets,
+                   const std::vector<std::string>& outputs) const {
     const std::shared_ptr<Engine> engine = this->engine();
     const BatchView batch{view(ids, "ids"), view(offsets, "offsets"), {}, {}};
     std::vector<StepProfile> steps;
@@ -98,7 +105,8 @@ class Model {
     const Graph& graph = engine()->graph();
     for (const auto& [name, id] : graph.outputs) {
       const Shape& shape = graph[id].shape;
-      out[py::str(name)] = py::make_tuple(shape.rows == Rows::kTokens ? "tokens" : "sequences", shape.cols());
+      out[py::str(name)] =
+          py::make_tuple(shape.rows == Rows::kTokens ? "tokens" : "sequences", shape.cols());
     }
     return out;
   }
@@ -109,18 +117,21 @@ class Model {
   std::shared_ptr<Engine> engine_;
 };
 
-std::unique_ptr<Backend> make_backend(const std::string& device, const std::string& dtype, int threads) {
-  if (dtype != "float32") throw DeviceError(cat("dtype \"", dtype, "\" is not there yet; float32 is"));
-  if (threads < 0 || threads > 1024) throw InputError(cat("threads must be from 1 to 1024, not ", threads));
+std::unique_ptr<Backend> make_backend(const std::string& device, const std::string& dtype,
+                                      int threads) {
+  if (dtype != "float32")
+    throw DeviceError(cat("dtype \"", dtype, "\" is not there yet; float32 is"));
+  if (threads < 0 || threads > 1024)
+    throw InputError(cat("threads must be from 1 to 1024, not ", threads));
   if (device == "cpu") return make_cpu_backend(threads);
   if (device == "ref") return make_ref_backend();
   throw DeviceError(cat("no device \"", device, "\" in this build; cpu is"));
 }
 
-// Runs two compilations of one graph, the one on the reference and the one under test, and compares every node that
-// both have: "the reference executor node by node".
-py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets, const std::vector<std::string>& outputs,
-                 int threads) {
+// Runs two compilations of one graph, the one on the reference and the one under test, and compares
+// every node that both have: "the reference executor node by node".
+py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
+                 const std::vector<std::string>& outputs, int threads) {
   const BatchView batch{view(ids, "ids"), view(offsets, "offsets"), {}, {}};
   py::list rows;
   std::vector<NodeComparison> found;
@@ -144,8 +155,9 @@ py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets, const s
 
 void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
-      .def("run", &Model::run, py::arg("ids"), py::arg("offsets"), py::kw_only(), py::arg("token_types") = py::none(),
-           py::arg("prompt_lengths") = py::none(), py::arg("outputs"))
+      .def("run", &Model::run, py::arg("ids"), py::arg("offsets"), py::kw_only(),
+           py::arg("token_types") = py::none(), py::arg("prompt_lengths") = py::none(),
+           py::arg("outputs"))
       .def("prepare",
            [](const Model& model, const std::vector<std::string>& outputs) {
              const auto engine = model.engine();
@@ -166,11 +178,12 @@ void bind_model(py::module_& m) {
       "compile",
       [](const Graph& graph, const std::string& device, const std::string& dtype, int threads) {
         const py::gil_scoped_release release;
-        return std::make_unique<Model>(std::make_shared<Engine>(graph, make_backend(device, dtype, threads)));
+        return std::make_unique<Model>(
+            std::make_shared<Engine>(graph, make_backend(device, dtype, threads)));
       },
       py::arg("graph"), py::arg("device"), py::arg("dtype"), py::arg("threads"));
-  m.def("compare", &compare, py::arg("graph"), py::arg("ids"), py::arg("offsets"), py::arg("outputs"),
-        py::arg("threads"));
+  m.def("compare", &compare, py::arg("graph"), py::arg("ids"), py::arg("offsets"),
+        py::arg("outputs"), py::arg("threads"));
 }
 
 }  // namespace trine::python

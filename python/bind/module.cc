@@ -18,19 +18,23 @@ void bind_errors(py::module_& m) {
     py::dict body;
     body["__doc__"] = doc;
     body["__module__"] = "trine";
-    py::object type = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(&PyType_Type))(name, bases, body);
+    py::object type = py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(&PyType_Type))(
+        name, bases, body);
     m.attr(name) = type;
     return type.release();
   };
-  base = make("Error", py::make_tuple(py::handle(PyExc_Exception)), "Base class of trine's errors.");
+  base =
+      make("Error", py::make_tuple(py::handle(PyExc_Exception)), "Base class of trine's errors.");
   model = make("ModelError", py::make_tuple(base),
                "A checkpoint that is broken, lacks a tensor or is of an unknown architecture.");
-  input = make("InputError", py::make_tuple(base, py::handle(PyExc_ValueError)), "An argument that cannot be run.");
-  device = make("DeviceError", py::make_tuple(base), "The device is missing, lacks something or failed.");
+  input = make("InputError", py::make_tuple(base, py::handle(PyExc_ValueError)),
+               "An argument that cannot be run.");
+  device = make("DeviceError", py::make_tuple(base),
+                "The device is missing, lacks something or failed.");
   // A path in the text need not be UTF-8.
   static const auto raise = [](py::handle type, const char* what) {
-    const py::object text = py::reinterpret_steal<py::object>(
-        PyUnicode_DecodeUTF8(what, static_cast<py::ssize_t>(std::strlen(what)), "backslashreplace"));
+    const py::object text = py::reinterpret_steal<py::object>(PyUnicode_DecodeUTF8(
+        what, static_cast<py::ssize_t>(std::strlen(what)), "backslashreplace"));
     PyErr_SetObject(type.ptr(), text.ptr());
   };
   py::register_exception_translator([](std::exception_ptr p) {
@@ -56,7 +60,8 @@ void bind_machine(py::module_& m) {
   });
   m.def("isa", [] { return cpu::select_kernel_table().name; });
   m.def(
-      "peak_gflops", [](int threads) { return cpu::peak_gflops(cpu::select_kernel_table().isa, threads); },
+      "peak_gflops",
+      [](int threads) { return cpu::peak_gflops(cpu::select_kernel_table().isa, threads); },
       py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
   m.def("read_bandwidth", &cpu::read_bandwidth_gbs, py::arg("threads") = 1,
         py::call_guard<py::gil_scoped_release>());

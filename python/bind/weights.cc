@@ -15,7 +15,8 @@ std::shared_ptr<WeightStore> open_one(const std::filesystem::path& path) {
 }
 
 // The first file's store, and the others' tensors in it under their prefixes.
-std::shared_ptr<WeightStore> open(const std::vector<std::pair<std::filesystem::path, std::string>>& files) {
+std::shared_ptr<WeightStore> open(
+    const std::vector<std::pair<std::filesystem::path, std::string>>& files) {
   auto all = std::make_shared<WeightStore>();
   for (const auto& [path, prefix] : files) {
     std::shared_ptr<WeightStore> store = open_one(path);
@@ -39,8 +40,10 @@ void bind_weights(py::module_& m) {
              for (const Tensor& t : s) names.emplace_back(t.name);
              return names;
            })
-      .def("shape", [](const WeightStore& s, const std::string& name) { return py::tuple(py::cast(s.at(name).shape)); })
-      .def("dtype", [](const WeightStore& s, const std::string& name) { return std::string(name_of(s.at(name).dtype)); })
+      .def("shape", [](const WeightStore& s,
+                       const std::string& name) { return py::tuple(py::cast(s.at(name).shape)); })
+      .def("dtype", [](const WeightStore& s,
+                       const std::string& name) { return std::string(name_of(s.at(name).dtype)); })
       .def_property_readonly("bytes_mapped", &WeightStore::bytes_mapped);
 }
 

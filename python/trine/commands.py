@@ -241,7 +241,7 @@ class Fill(_Predict):
     """``trine fill``."""
 
     name, task, key = "fill", "fill", "candidates"
-    summary = "fill the masks in texts"
+    summary = "list candidates for each mask of each text"
     example = 'trine fill --model MODEL --top-k 3 "The capital of France is <mask>."'
 
     def add_options(self, parser: ArgumentParser) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Authoring of model graphs: each function adds one op of ``csrc/graph/ops.def``.
 
-A model file is a set of functions over :class:`Value` and :class:`Scope`; nothing here computes, and nothing here runs
-once a graph is compiled.
+A model file is a set of functions over :class:`Value` and :class:`Scope`; nothing here computes,
+and nothing here runs once a graph is compiled.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Graph:
         self.core = _core.Graph(store)
         self._weights: dict[str, Value] = {}
 
-    def add(self, op: str, inputs: Sequence[Value | None], *, name: str = "", **attrs: Any) -> Value:
+    def add(
+        self, op: str, inputs: Sequence[Value | None], *, name: str = "", **attrs: Any
+    ) -> Value:
         """Append one op; its shape is inferred, and an ill-fitting input raises ``ModelError``."""
         ids = [-1 if v is None else v.id for v in inputs]
         return Value(self, self.core.add(op, ids, attrs, name, _source_line()))
@@ -75,8 +77,10 @@ class Graph:
         """Name a value as an output of the model."""
         self.core.add_output(name, value.id)
 
-    def compile(self, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None) -> _core.Model:
-        """Hand the finished graph to the core; ``threads`` ``None`` means the processors this process may use."""
+    def compile(
+        self, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None
+    ) -> _core.Model:
+        """Hand the finished graph to the core; ``threads`` is by default one for each CPU."""
         return _core.compile(self.core, device, dtype, threads or 0)
 
 
@@ -108,7 +112,7 @@ def embedding(*pairs: tuple[Value, Value]) -> Value:
 
 
 def positions(ids: Value, *, padding_idx: int = -1) -> Value:
-    """Position of each token: from 0, or from ``padding_idx + 1`` over the ids that are not padding."""
+    """Position of each token: from 0, or from ``padding_idx + 1`` over ids that are not padding."""
     return ids.graph.add("positions", [ids], padding_idx=padding_idx)
 
 
@@ -120,12 +124,14 @@ def linear(
     bias: Value | bool = True,
     activation: str = "none",
 ) -> Value:
-    """``activation(x · weightᵀ + bias)`` with the weights of ``w``, or with those given in their place (tied ones)."""
+    """``activation(x · weightᵀ + bias)``; tied weights are given in place of those of ``w``."""
     if isinstance(bias, Value):
         shift: Value | None = bias
     else:
         shift = w.weight("bias") if bias else None
-    return x.graph.add("linear", [x, weight or w.weight("weight"), shift], name=w.name, activation=activation)
+    return x.graph.add(
+        "linear", [x, weight or w.weight("weight"), shift], name=w.name, activation=activation
+    )
 
 
 def layer_norm(x: Value, w: Scope, *, eps: float) -> Value:
@@ -146,20 +152,32 @@ def attention(
     causal: bool = False,
     name: str = "",
 ) -> Value:
-    """Softmax attention within each sequence; ``bias`` [heads, 2 * span - 1] depends on the distance alone."""
+    """Softmax attention within each sequence; ``bias`` [heads, 2 * span - 1] is by distance."""
     return q.graph.add(
-        "attention", [q, k, v, bias], name=name, heads=heads, kv_heads=kv_heads or heads, scale=scale, causal=causal
+        "attention",
+        [q, k, v, bias],
+        name=name,
+        heads=heads,
+        kv_heads=kv_heads or heads,
+        scale=scale,
+        causal=causal,
     )
 
 
 def relative_bias(table: Value, *, num_buckets: int, max_distance: int, span: int) -> Value:
-    """T5's bucketed bias, spread over distances: depends on weights alone, so it is computed once, at compile."""
-    return table.graph.add("relative_bias", [table], num_buckets=num_buckets, max_distance=max_distance, span=span)
+    """T5's bucketed bias, spread over distances: made of weights alone, so computed at compile."""
+    return table.graph.add(
+        "relative_bias", [table], num_buckets=num_buckets, max_distance=max_distance, span=span
+    )
 
 
 def activate(x: Value, activation: str) -> Value:
     """``activation(x)``; folded into the linear that made ``x`` where there is one."""
-    return x if activation in ("none", "linear", "identity") else x.graph.add("activation", [x], activation=activation)
+    return (
+        x
+        if activation in ("none", "linear", "identity")
+        else x.graph.add("activation", [x], activation=activation)
+    )
 
 
 def pool(x: Value, mode: str, *, include_prompt: bool = True) -> Value:

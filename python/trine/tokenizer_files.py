@@ -159,13 +159,17 @@ def _special_tokens(folder: Path, settings: dict[str, Any]) -> dict[str, str]:
 
 
 def _from_json(path: Path) -> Tokenizer:
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, decoders, models
 
     try:
-        return Tokenizer.from_file(str(path))
+        backend = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
         read_json(path)  # a file that isn't JSON at all gets the clearer message
         raise ModelError(f"{path}: {error}") from error
+    if backend.decoder is None and isinstance(backend.model, models.WordPiece):
+        prefix = backend.model.continuing_subword_prefix
+        backend.decoder = decoders.WordPiece(prefix=prefix)  # as transformers' classes have it
+    return backend
 
 
 def _mpnet_word_piece(path: Path, settings: dict[str, Any], special: dict[str, str]) -> Tokenizer:

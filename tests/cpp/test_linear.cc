@@ -67,9 +67,18 @@ class Problem {
   float* packed() { return packed_.data(); }
 
   LinearArgs args(Matrix<float>& y) const {
-    return {x_.data(),  x_.ld(), packed_.data(), c_.bias ? bias_.data() : nullptr,
-            c_.residual ? residual_.data() : nullptr, residual_.ld(), y.data(), y.ld(),
-            c_.m, c_.n, c_.k, c_.activation};
+    return {x_.data(),
+            x_.ld(),
+            packed_.data(),
+            c_.bias ? bias_.data() : nullptr,
+            c_.residual ? residual_.data() : nullptr,
+            residual_.ld(),
+            y.data(),
+            y.ld(),
+            c_.m,
+            c_.n,
+            c_.k,
+            c_.activation};
   }
   Matrix<float> result() const { return Matrix<float>(c_.m, c_.n, c_.n + c_.gap, c_.misalign); }
 
@@ -137,9 +146,14 @@ void check_case(const Case& c, Random& random) {
 // Everything but the sizes, different from one call to the next.
 Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
   const int64_t activation = random.below(2 * kActivations);
-  return {m, n, k, random.below(2) == 0, random.below(2) == 0,
+  return {m,
+          n,
+          k,
+          random.below(2) == 0,
+          random.below(2) == 0,
           activation < kActivations ? Activation(activation) : Activation::kNone,
-          random.below(2) * random.below(40), random.below(6)};
+          random.below(2) * random.below(40),
+          random.below(6)};
 }
 
 // Runs the driver with its own threads and scratch.
@@ -157,7 +171,8 @@ TEST(linear_every_row_count) {
   Random random(1);
   for (int64_t m = 1; m <= 40; ++m) {
     for (const int64_t n : {1, 15, 16, 17, 31, 33, 48, 100}) {
-      for (const int64_t k : {1, 2, 7, 16, 70, 257}) check_case(with_options(m, n, k, random), random);
+      for (const int64_t k : {1, 2, 7, 16, 70, 257})
+        check_case(with_options(m, n, k, random), random);
     }
   }
 }
@@ -197,7 +212,8 @@ TEST(linear_colliding_rows) {
 
 TEST(linear_keeps_to_its_scratch) {
   Random random(15);
-  for (const Case& c : {Case{120, 500, 300}, Case{14, 40, 4096}, Case{112, 400, 1024}, Case{1, 70, 9}}) {
+  for (const Case& c :
+       {Case{120, 500, 300}, Case{14, 40, 4096}, Case{112, 400, 1024}, Case{1, 70, 9}}) {
     Problem problem(c, random);
     for (const KernelTable* table : kernel_tables()) {
       Matrix<float> y = problem.result();
@@ -276,7 +292,8 @@ TEST(linear_bits_do_not_depend_on_the_columns_of_a_call) {
           call(*table, problem.args(y), 0, c.m, n, std::min(n + step, c.n));
         }
         if (!identical(y, want)) {
-          report_failure(__FILE__, __LINE__, cat(table->name, ": other bits by ", step, " columns"));
+          report_failure(__FILE__, __LINE__,
+                         cat(table->name, ": other bits by ", step, " columns"));
         }
         CHECK(y.intact());
       }
@@ -309,8 +326,8 @@ TEST(linear_bits_do_not_depend_on_the_batch) {
 
 TEST(linear_bits_do_not_depend_on_the_threads) {
   Random random(10);
-  for (const Case& c : {Case{1, 2000, 500}, Case{7, 70, 900}, Case{200, 520, 300}, Case{40, 33, 700},
-                        Case{300, 16, 400}}) {
+  for (const Case& c : {Case{1, 2000, 500}, Case{7, 70, 900}, Case{200, 520, 300},
+                        Case{40, 33, 700}, Case{300, 16, 400}}) {
     Problem problem(c, random);
     for (const KernelTable* table : kernel_tables()) {
       Matrix<float> want = problem.result();
@@ -379,8 +396,13 @@ TEST(pack_linear_lays_out_panels) {
   Random random(13);
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
     const int64_t size = static_cast<int64_t>(size_of(dtype));
-    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1}, {16, 4}, {17, 5}, {40, 64},
-                               {33, 67}, {5, 200}, {64, 130}}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1},
+                               {16, 4},
+                               {17, 5},
+                               {40, 64},
+                               {33, 67},
+                               {5, 200},
+                               {64, 130}}) {
       for (const int64_t offset : {0, 1, 2, 3}) {
         std::vector<std::byte> source(static_cast<size_t>(n * k * size + offset));
         for (std::byte& b : source) b = std::byte(random.below(256));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Counters without atomics where the pool promises that one thread at a time writes them: TSan then checks the promise.
+// Counters without atomics where the pool promises that one thread at a time writes them: TSan then
+// checks the promise.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -75,7 +76,8 @@ TEST(thread_pool_many_small_calls) {
   std::array<int64_t, 8> cells{};
   constexpr int kCalls = 20000;
   for (int call = 0; call < kCalls; ++call) {
-    pool.parallel_for(1 + call % 8, [&](int64_t item, int) { cells[static_cast<size_t>(item)] += call; });
+    pool.parallel_for(1 + call % 8,
+                      [&](int64_t item, int) { cells[static_cast<size_t>(item)] += call; });
   }
   std::array<int64_t, 8> expected{};
   for (int call = 0; call < kCalls; ++call) {
@@ -181,6 +183,18 @@ TEST(thread_pool_destroyed_while_spinning_or_asleep) {
     if (i % 3 != 0) check_each_item_once(pool, i);
     if (i % 20 == 0) sleep_ms(2);
     if (i % 7 == 0) pool.wake();
+  }
+}
+
+// Workers that are about to look for chunks when the pool goes.
+TEST(thread_pool_destroyed_right_after_a_call) {
+  for (int i = 0; i < 2000; ++i) {
+    ThreadPool pool(2 + i % 2);
+    std::atomic<int64_t> sum{0};
+    for (int call = 0; call <= i % 3; ++call) {
+      pool.parallel_for(2, [&](int64_t item, int) { sum += item; });
+    }
+    CHECK_EQ(sum.load(), int64_t{1 + i % 3});
   }
 }
 

@@ -44,17 +44,22 @@ class TinyModel {
     const auto add = [&](Op op, std::vector<NodeId> in, Attrs attrs = NoAttrs{}) {
       return g.add(op, std::move(in), std::move(attrs), "", "tiny");
     };
-    const auto weight = [&](const std::string& name) { return add(Op::weight, {}, WeightAttrs{name}); };
+    const auto weight = [&](const std::string& name) {
+      return add(Op::weight, {}, WeightAttrs{name});
+    };
     const auto dense = [&](NodeId x, const std::string& name) {
       return add(Op::linear, {x, weight(name + ".weight"), weight(name + ".bias")}, LinearAttrs{});
     };
     const auto normed = [&](NodeId x, const std::string& name) {
-      return add(Op::layer_norm, {x, weight(name + ".weight"), weight(name + ".bias")}, LayerNormAttrs{1e-5f});
+      return add(Op::layer_norm, {x, weight(name + ".weight"), weight(name + ".bias")},
+                 LayerNormAttrs{1e-5f});
     };
     const NodeId ids = add(Op::input, {}, InputAttrs{"input_ids"});
     const NodeId places = add(Op::positions, {ids}, PositionsAttrs{1});
-    NodeId x = normed(add(Op::embedding, {ids, weight("words"), places, weight("places")}), "first");
-    const NodeId bias = add(Op::relative_bias, {weight("buckets")}, RelativeBiasAttrs{32, 128, int32_t(s_.span)});
+    NodeId x =
+        normed(add(Op::embedding, {ids, weight("words"), places, weight("places")}), "first");
+    const NodeId bias =
+        add(Op::relative_bias, {weight("buckets")}, RelativeBiasAttrs{32, 128, int32_t(s_.span)});
     for (int64_t i = 0; i < s_.layers; ++i) {
       const std::string layer = cat("layer.", i, ".");
       const NodeId q = dense(x, layer + "q");
@@ -64,12 +69,14 @@ class TinyModel {
       const NodeId a = add(Op::attention, {q, k, v, bias},
                            AttentionAttrs{int32_t(s_.heads), int32_t(s_.heads), scale, false});
       x = normed(add(Op::add, {x, dense(a, layer + "o")}), layer + "norm1");
-      const NodeId up = add(Op::activation, {dense(x, layer + "up")}, ActivationAttrs{Activation::kGelu});
+      const NodeId up =
+          add(Op::activation, {dense(x, layer + "up")}, ActivationAttrs{Activation::kGelu});
       x = normed(add(Op::add, {dense(up, layer + "down"), x}), layer + "norm2");
     }
     g.add_output("hidden", x);
     const NodeId first = add(Op::pool, {x}, PoolAttrs{PoolMode::kCls, true});
-    const NodeId pooled = add(Op::activation, {dense(first, "pooler")}, ActivationAttrs{Activation::kTanh});
+    const NodeId pooled =
+        add(Op::activation, {dense(first, "pooler")}, ActivationAttrs{Activation::kTanh});
     g.add_output("pooled", pooled);
     const NodeId mean = add(Op::pool, {x}, PoolAttrs{PoolMode::kMean, false});
     const NodeId sentence = add(Op::l2_normalize, {mean}, L2NormalizeAttrs{});
@@ -91,7 +98,8 @@ class TinyModel {
   }
 
  private:
-  void tensor(const std::string& name, std::vector<int64_t> dims, float low = -0.5f, float high = 0.5f) {
+  void tensor(const std::string& name, std::vector<int64_t> dims, float low = -0.5f,
+              float high = 0.5f) {
     int64_t count = 1;
     for (int64_t d : dims) count *= d;
     auto data = std::make_shared<std::vector<float>>(size_t(count));
@@ -113,14 +121,18 @@ class TinyModel {
   std::shared_ptr<WeightStore> store_ = std::make_shared<WeightStore>();
 };
 
-inline BatchView view(const Batch& b) { return {b.ids(), b.offsets(), b.token_types(), b.prompt_lengths()}; }
+inline BatchView view(const Batch& b) {
+  return {b.ids(), b.offsets(), b.token_types(), b.prompt_lengths()};
+}
 
 // All outputs of one run, in the order of `names`.
-inline std::vector<std::vector<float>> run(Engine& engine, const Batch& batch, const std::vector<std::string>& names) {
+inline std::vector<std::vector<float>> run(Engine& engine, const Batch& batch,
+                                           const std::vector<std::string>& names) {
   const Plan& plan = engine.plan(names);
   std::vector<std::vector<float>> results;
   for (const PlanOutput& o : plan.outputs) {
-    const size_t rows = o.rows == Rows::kTokens ? batch.ids().size() : batch.prompt_lengths().size();
+    const size_t rows =
+        o.rows == Rows::kTokens ? batch.ids().size() : batch.prompt_lengths().size();
     results.emplace_back(rows * size_t(o.value.cols));
   }
   std::vector<float*> places;

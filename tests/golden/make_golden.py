@@ -35,7 +35,9 @@ class Case:
     head: str
     config: dict[str, Any] = field(default_factory=dict)
     lengths: tuple[int, ...] = (1, 2, 13, 31)
-    left: tuple[int, ...] = ()  # rows padded on the left; heads of the first token would read a padding token
+    left: tuple[
+        int, ...
+    ] = ()  # rows padded on the left; heads of the first token would read a padding token
     choices: int = 0  # multiple choice: rows are grouped by this many
     dtype: torch.dtype = torch.float32  # of the stored weights; the reference runs in float32
     save: str = "safetensors"  # or "sharded"

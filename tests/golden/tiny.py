@@ -11,9 +11,7 @@ import inspect
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,6 +19,10 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import MPNetConfig, PreTrainedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 PAD = 1  # MPNet counts positions by this id, whatever the config's pad_token_id says
 OUTPUTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs as Python writes them: names in errors, dumps, unused tensors, the comparison with the reference."""
+"""Graphs as Python writes them: names in errors, dumps, unused tensors, comparison with ref."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def config() -> dict[str, object]:
     return dict(json.loads((MODEL / "config.json").read_text()))
 
 
-def test_every_node_names_its_scope_and_line(store: _core.WeightStore, config: dict[str, object]) -> None:
+def test_every_node_names_its_scope_and_line(
+    store: _core.WeightStore, config: dict[str, object]
+) -> None:
     dump = models.build(store, config, "MPNetModel").core.dump()
     line = next(line for line in dump.splitlines() if "attention(" in line)
     assert "encoder.layer.0.attention.attn" in line
@@ -32,7 +34,9 @@ def test_every_node_names_its_scope_and_line(store: _core.WeightStore, config: d
     assert dump.splitlines()[-1].startswith("output pooler_output = %")
 
 
-def test_compiled_plan_is_seven_steps_a_layer(store: _core.WeightStore, config: dict[str, object]) -> None:
+def test_compiled_plan_is_seven_steps_a_layer(
+    store: _core.WeightStore, config: dict[str, object]
+) -> None:
     graph = models.build(store, config, "MPNetModel")
     model = graph.compile()
     dump = model.dump(["last_hidden_state"])
@@ -59,7 +63,9 @@ def test_unknown_attribute_op_and_output(store: _core.WeightStore) -> None:
 
 def test_missing_tensor_names_the_nearest(store: _core.WeightStore) -> None:
     g = nn.Graph(store)
-    with pytest.raises(ModelError, match=r"no tensor 'embeddings.word_embedding.weight'.*word_embeddings"):
+    with pytest.raises(
+        ModelError, match=r"no tensor 'embeddings.word_embedding.weight'.*word_embeddings"
+    ):
         g.weight("embeddings.word_embedding.weight")
 
 
@@ -68,7 +74,9 @@ def test_a_bias_that_is_left_out_is_an_error(store: _core.WeightStore) -> None:
     g = nn.Graph(store)
     x = nn.embedding((g.input("input_ids"), g.weight("embeddings.word_embeddings.weight")))
     g.output("y", nn.linear(x, g.scope("pooler.dense"), bias=False))
-    with pytest.raises(ModelError, match=r'tensor "pooler.dense.bias" of .*model.safetensors is not used'):
+    with pytest.raises(
+        ModelError, match=r'tensor "pooler.dense.bias" of .*model.safetensors is not used'
+    ):
         g.compile()
 
 
@@ -95,7 +103,9 @@ def test_every_node_agrees_with_the_reference(
         assert node["max_abs_difference"] <= 1e-5 * max(1.0, node["max_abs_reference"]), node
 
 
-def test_unknown_isa(store: _core.WeightStore, config: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_isa(
+    store: _core.WeightStore, config: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TRINE_ISA", "avx1024")
     graph = models.build(store, config, "MPNetModel")
     with pytest.raises(_core.DeviceError, match="avx1024"):

@@ -6,13 +6,16 @@ Needs the extra `trine[demo]`: without it these tests fail, they don't skip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from compare import corpus, mpnet_reference
 
 import trine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The promise: the same text gives the same bits, whatever the batch, its order, the threads and the batch size."""
+"""The promise: the same text, the same bits, whatever the batch, its order and the threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,22 @@ from hypothesis import strategies as st
 import trine
 
 SENTENCE = Path(__file__).resolve().parent.parent / "golden" / "sentence"
-WORDS = st.sampled_from("the committee discussed annual budget of a city 12.5 <pad> ü 東京".split())
+WORDS = st.sampled_from(
+    [
+        "the",
+        "committee",
+        "discussed",
+        "annual",
+        "budget",
+        "of",
+        "a",
+        "city",
+        "12.5",
+        "<pad>",
+        "ü",
+        "東京",
+    ]
+)
 TEXTS = st.lists(st.lists(WORDS, max_size=40).map(" ".join), min_size=1, max_size=12)
 
 
@@ -25,9 +40,13 @@ def model() -> trine.Embedder:
     return loaded
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=TEXTS, batch_size=st.integers(1, 12), data=st.data())
-def test_batch_and_order(model: trine.Embedder, texts: list[str], batch_size: int, data: st.DataObject) -> None:
+def test_batch_and_order(
+    model: trine.Embedder, texts: list[str], batch_size: int, data: st.DataObject
+) -> None:
     alone = np.stack([model.encode(text) for text in texts])
     order = data.draw(st.permutations(range(len(texts))))
     together = model.encode([texts[i] for i in order], batch_size=batch_size)

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from compare import HERE, assert_outputs
 
 import trine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEADS = HERE / "heads"
 NAMES = sorted(path.name for path in HEADS.iterdir() if path.is_dir())

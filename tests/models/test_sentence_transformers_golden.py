@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +11,9 @@ from compare import HERE, assert_outputs, assert_quantized
 from stacks import STACKS, TEXTS, write_stack
 
 import trine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOLERANCE = 2e-5
 EXPECTED = dict(np.load(HERE / "sentence.npz"))

@@ -25,7 +25,9 @@ Make = Callable[..., Made]
 TOLERANCE = 1e-4
 HEADS = tiny.heads()
 # Heads that read the first column of a padded batch.
-FIRST_TOKEN = [h for h in HEADS if h.endswith(("Model", "SequenceClassification", "MultipleChoice"))]
+FIRST_TOKEN = [
+    h for h in HEADS if h.endswith(("Model", "SequenceClassification", "MultipleChoice"))
+]
 RAGGED = (1, 2, 3, 17, 40, 8)
 
 # Each changes one thing. The head sizes that follow from some are 1 to 128, odd ones among them.
@@ -156,12 +158,14 @@ def test_padded_on_the_left(make: Make, head: str) -> None:
 
 @pytest.mark.parametrize("head", FIRST_TOKEN)
 def test_padded_on_the_left_first_token(make: Make, head: str) -> None:
-    """What transformers makes of the first column there is made of padding: refused, not imitated."""
+    """What transformers makes of the first column is made of padding: refused, not imitated."""
     made = make(head, 13)
     ids, mask = inputs_for(made, RAGGED, 14, left=range(len(RAGGED)))
-    with trine.load(made[1], dtype="float32", device="cpu") as loaded:
-        with pytest.raises(trine.InputError, match="padded on the left"):
-            loaded.forward(ids, mask)
+    with (
+        trine.load(made[1], dtype="float32", device="cpu") as loaded,
+        pytest.raises(trine.InputError, match="padded on the left"),
+    ):
+        loaded.forward(ids, mask)
 
 
 def test_without_a_mask_padding_ids_are_attended_to(make: Make) -> None:
@@ -253,7 +257,7 @@ def test_random(make: Make, seed: int) -> None:
     made = make(head, seed, **config)
     rows = 2 * int(rng.randint(1, 5))
     lengths = rng.randint(1, one_of(3, 20, 60, 201), rows)
-    # Padding ids other than <pad>'s own take positions, so that transformers shifts those of the text.
+    # Padding ids other than <pad>'s own take positions: transformers shifts those of the text.
     can_pad_left = head not in FIRST_TOKEN and config["pad_token_id"] == tiny.PAD
     left = np.flatnonzero(rng.rand(rows) < (0.3 if can_pad_left else 0.0))
     compare(made, *inputs_for(made, [int(n) for n in lengths], seed, left=left.tolist()))

@@ -19,7 +19,8 @@ Make = Callable[..., tuple[PreTrainedModel, Path]]
 
 TOLERANCE = 2e-5  # of a probability; of a raw score relative to the largest
 MAX_LENGTH = 128
-TEXTS = [text for text in corpus() if len(text) < 130][:24] + [
+TEXTS = [
+    *[text for text in corpus() if len(text) < 130][:24],
     "",
     "a",
     "NASA's Zürich café, opened in 2024, costs €12.50!",
@@ -116,7 +117,7 @@ def test_zero_shot(
     options: dict[str, Any] = {"multi_label": multi_label}
     if template:
         options["hypothesis_template"] = template
-    texts = TEXTS[:6] + [" ".join(TEXTS[:8])]  # the last is too long: only it is cut, not the label
+    texts = [*TEXTS[:6], " ".join(TEXTS[:8])]  # the last is too long: only it is cut, not the label
     zero_shot = pipe("zero-shot-classification", folder)
     expected = [zero_shot(text, candidate_labels=labels, **options) for text in texts]
     with load(folder) as model:

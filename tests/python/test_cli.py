@@ -119,7 +119,8 @@ def test_tag_ask_fill(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ask", "--model", "x", "no tab"]) == 2
     assert "input 0: no --question" in capsys.readouterr().err
     assert main(["fill", "--model", "x", "--targets", "red,blue", "the <mask>"]) == 0
-    assert {x["text"] for x in lines(capsys)[0]["candidates"]} == {"red", "blue"}
+    (candidates,) = lines(capsys)[0]["candidates"]
+    assert {x["text"] for x in candidates} == {"red", "blue"}
 
 
 def test_info(loads: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

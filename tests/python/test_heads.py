@@ -327,29 +327,32 @@ def test_candidates(folder: Path) -> None:
     text = "the <mask> lives in london"
     ids = np.array(model.tokenizer.encode(text).ids)
     scores = softmax(model._core.one("logits", ids))[ids == MASK][0]
-    found = model.predict(text, top_k=3)
+    (found,) = model.predict(text, top_k=3)
     assert [x["token"] for x in found] == np.argsort(-scores)[:3].tolist()
     for candidate in found:
         assert candidate["score"] == pytest.approx(float(scores[candidate["token"]]), rel=1e-6)
         assert candidate["text"] == model.tokenizer.decode([candidate["token"]])
         if not VOCAB[candidate["token"]].startswith(("#", "<", "[")):
             assert candidate["sequence"] == f"the {candidate['text']} lives in london"
-    assert model.predict([text, text], top_k=3) == [found, found]
-    assert model.predict([ids.tolist()], top_k=3)[0] == found
+    assert model.predict([text, text], top_k=3) == [[found], [found]]
+    assert model.predict([ids.tolist()], top_k=3) == [[found]]
 
 
 def test_several_masks(folder: Path) -> None:
     model = make(Filler, folder, columns=len(VOCAB))
-    found = model.predict("<mask> the <mask>", top_k=2)
-    assert [len(candidates) for candidates in found] == [2, 2]
-    assert "<mask>" in found[0][0]["sequence"]
+    texts = ["<mask> the <mask>", "a <mask>"]
+    found = model.predict(texts, top_k=2)
+    assert [[len(candidates) for candidates in masks] for masks in found] == [[2, 2], [2]]
+    assert "<mask>" in found[0][0][0]["sequence"]
+    assert [model.predict(text, top_k=2) for text in texts] == found
 
 
 def test_targets(folder: Path) -> None:
     model = make(Filler, folder, columns=len(VOCAB))
-    found = model.predict("the <mask>", targets=["city", "river", "walking"])
+    (found,) = model.predict("the <mask>", targets=["city", "river", "walking"])
     assert {x["text"] for x in found} == {"city", "river", "walk"}
-    everything = {x["token"]: x["score"] for x in model.predict("the <mask>", top_k=len(VOCAB))}
+    (all_tokens,) = model.predict("the <mask>", top_k=len(VOCAB))
+    everything = {x["token"]: x["score"] for x in all_tokens}
     assert all(x["score"] == everything[x["token"]] for x in found)
     with pytest.raises(InputError, match="at least one"):
         model.predict("the <mask>", targets=[])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes import FakeCore, write_tokenizer
+from huggingface_hub.utils import filter_repo_objects
 
 import trine
 from trine import InputError, ModelError, _core, hub, loading, models
@@ -246,6 +247,19 @@ def test_hub_ids(source: str) -> None:
 @pytest.mark.parametrize("source", ["", "a/b/c", "/a", "a/", "../a", "a..b", "a b", "x" * 97])
 def test_no_hub_ids(source: str) -> None:
     assert not hub.is_id(source)
+
+
+def test_what_is_fetched() -> None:
+    wanted = """config.json modules.json tokenizer.json vocab.txt model.safetensors
+    model.safetensors.index.json model-00001-of-00002.safetensors sentence_bert_config.json
+    1_Pooling/config.json 2_Dense/model.safetensors 10_Dense/config.json""".split()  # noqa: SIM905
+    unwanted = """
+    README.md pytorch_model.bin onnx/model.onnx onnx/config.json
+    tf_model.h5 .gitattributes openvino/openvino_model.xml openvino/config.json
+    flax_model.msgpack rust_model.ot 2_Dense/pytorch_model.bin original/consolidated.00.pth
+    """.split()  # noqa: SIM905
+    options = {"allow_patterns": list(hub._WANTED), "ignore_patterns": list(hub._UNWANTED)}
+    assert list(filter_repo_objects([*wanted, *unwanted], **options)) == wanted
 
 
 def test_hub_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

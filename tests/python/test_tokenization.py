@@ -179,6 +179,15 @@ def test_lowercase_goes_first(tmp_path: Path) -> None:
     assert plain.tokens != lowered.tokens == ["<s>", "the", "city", "</s>"]
 
 
+def test_word_pieces_are_joined_without_a_decoder_in_the_file(tmp_path: Path) -> None:
+    backend = make_tokenizer()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    stored = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored | {"decoder": None}))
+    loaded = TokenizerFiles(tmp_path, CONFIG).encoder().backend
+    assert loaded.decode(loaded.encode("walking the city").ids) == "walking the city"
+
+
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [

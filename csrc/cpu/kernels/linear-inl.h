@@ -35,7 +35,8 @@ constexpr int kTileRows = tallest_tile(kTilePanels);
 constexpr int kRowPanels = tallest_tile(4) > 0 ? 4 : kTilePanels;  // for a single row
 
 constexpr int64_t kBlockK = 256;
-constexpr int64_t kFlatBlockK = kBlockK / kTilePanels;  // with few rows: as far ahead as is prefetched
+constexpr int64_t kFlatBlockK =
+    kBlockK / kTilePanels;  // with few rows: as far ahead as is prefetched
 constexpr int64_t kBlockRows = 112 / kTileRows * kTileRows;
 constexpr int64_t kBlockPanels = 24;
 // An odd number of lines from one packed row to the next: rows then fall into different sets of the
@@ -68,7 +69,8 @@ template <int kRows, int kPanels>
 static TRINE_NOINLINE void multiply_tile(const TileArgs& t) {
   constexpr int kCols = kPanels * kPanelVecs;
   constexpr int64_t kLanes = Vec::kLanes;
-  // For one row the processor itself looks far enough ahead, and prefetches cost more than they bring.
+  // For one row the processor itself looks far enough ahead, and prefetches cost more than they
+  // bring.
   constexpr bool kPrefetch = kRows > 1;
   float* const sums = t.sums;
   Vec acc[kRows][kCols];
@@ -218,7 +220,8 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
   float* const packed = scratch + kSumsFloats;
   const bool pack = rows_collide(args.ldx, b.rows);
   for (int64_t k0 = 0; pack && k0 < args.k; k0 += kBlockK) {
-    pack_rows(x + k0, args.ldx, b.rows, at_most(args.k - k0, kBlockK), packed + k0 / kBlockK * b.rows * kPackedStride);
+    pack_rows(x + k0, args.ldx, b.rows, at_most(args.k - k0, kBlockK),
+              packed + k0 / kBlockK * b.rows * kPackedStride);
   }
   const int64_t ldx = pack ? kPackedStride : args.ldx;
   int64_t panels = b.rows == 1 ? kRowPanels : kTilePanels;
@@ -228,14 +231,23 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
     const float* const w = args.w + p * panel;
     for (int64_t k0 = 0; k0 < args.k; k0 += kFlatBlockK) {
       const int64_t k = at_most(args.k - k0, kFlatBlockK);
-      const float* const xs = pack ? packed + k0 / kBlockK * b.rows * kPackedStride + k0 % kBlockK : x + k0;
+      const float* const xs =
+          pack ? packed + k0 / kBlockK * b.rows * kPackedStride + k0 % kBlockK : x + k0;
       const bool last = k0 + k == args.k;
       const bool fetch = !last || p + panels < b.p1;
       const float* const next = last ? w + panels * panel : w + (k0 + k) * kPanel;
-      multiply({xs, ldx, w + k0 * kPanel, panel, k, scratch, k0 == 0, fetch ? next : w, fetch ? kPanel : 0});
+      multiply({xs, ldx, w + k0 * kPanel, panel, k, scratch, k0 == 0, fetch ? next : w,
+                fetch ? kPanel : 0});
     }
     const int64_t n = p * kPanel, cols = panels * kPanel;
     finish_tile(args, {scratch, cols, b.m, b.rows, n, at_most(args.n - n, cols)});
+  }
+}
+
+// Asks for what finish_tile will touch, while there is arithmetic to hide behind.
+static TRINE_INLINE void prefetch_block(const float* data, int64_t ld, int64_t rows, int64_t panels) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t p = 0; p < panels; ++p) TRINE_PREFETCH(data + r * ld + p * kPanel);
   }
 }
 
@@ -256,6 +268,7 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
   float* const packed = scratch + kSumsFloats;
   for (int64_t k0 = 0; k0 < args.k; k0 += kBlockK) {
     const int64_t k = at_most(args.k - k0, kBlockK);
+    const bool last = k0 + k == args.k;
     const float* x = args.x + b.m * args.ldx + k0;
     if (pack) {
       pack_rows(x, args.ldx, b.rows, k, packed);
@@ -268,16 +281,16 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
       if (panels > b.p1 - p) panels = 1;
       const float* const w = args.w + p * args.k * kPanel + k0 * kPanel;
       const float* const next = next_slab(args, b, p, panels, k0);
+      const int64_t n = p * kPanel, cols = panels * kPanel;
       for (int64_t t = 0, r = 0; t < tiles; ++t) {
-        const int64_t rows = even_part(b.rows, tiles, t);
+        const int64_t rows = even_part(b.rows, tiles, t), m = b.m + r;
         const bool fetch = next != nullptr && t * share < kPanel;
+        if (last) prefetch_block(args.y + m * args.ldy + n, args.ldy, rows, panels);
+        if (last && args.residual != nullptr) prefetch_block(args.residual + m * args.ldr + n, args.ldr, rows, panels);
         find_tile(rows, panels)({x + r * ldx, ldx, w, args.k * kPanel, k, sums, k0 == 0,
                                  fetch ? next + t * share * k : w, fetch ? share : 0});
-        if (k0 + k == args.k) {
-          const int64_t n = p * kPanel, cols = panels * kPanel;
-          finish_tile(args, {sums, cols, b.m + r, rows, n, at_most(args.n - n, cols)});
-        }
-        sums += rows * panels * kPanel;
+        if (last) finish_tile(args, {sums, cols, m, rows, n, at_most(args.n - n, cols)});
+        sums += rows * cols;
         r += rows;
       }
     }

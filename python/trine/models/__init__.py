@@ -24,11 +24,12 @@ class Architecture:
     ----------
     name : transformers' class name.
     family : the ``model_type``.
-    task : ``embed``, ``fill``, ``classify``, ``tag``, ``ask`` or ``choose``: which task class it is made for.
+    task : which task class it is made for: ``embed``, ``fill``, ``classify``, ``tag``, ``ask`` or
+        ``choose``.
     build : writes the graph and returns the last hidden state.
     max_length : tokens of the longest sequence, from the configuration.
     token_types : whether the model reads ``token_type_ids``.
-    padding_idx : the id that takes no position, in families that count positions over the other ids.
+    padding_idx : the id that takes no position, in families that count positions over the others.
     """
 
     name: str
@@ -41,7 +42,9 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    name: Architecture(name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX)
+    name: Architecture(
+        name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX
+    )
     for name, (task, _) in mpnet.HEADS.items()
 }
 
@@ -59,9 +62,10 @@ def build(
     store : the checkpoint's tensors.
     config : ``config.json``.
     architecture : a key of :data:`ARCHITECTURES`.
-    modules : what follows the transformer in a sentence-transformers folder: mappings with ``type`` ``pooling``
-        (``modes``, ``include_prompt``), ``dense`` (``scope``, ``bias``, ``activation``, ``residual``: absent, a scope or
-        ``"identity"``), ``layer_norm`` (``scope``, ``eps``), ``dropout`` or ``normalize``. Their result is the output ``sentence_embedding``.
+    modules : what follows the transformer in a sentence-transformers folder: mappings with
+        ``type`` ``pooling`` (``modes``, ``include_prompt``), ``dense`` (``scope``, ``bias``,
+        ``activation``, ``residual``: absent, a scope or ``"identity"``), ``layer_norm`` (``scope``,
+        ``eps``), ``dropout`` or ``normalize``. Their result is the output ``sentence_embedding``.
 
     Raises
     ------
@@ -85,9 +89,13 @@ def add_module(g: nn.Graph, x: nn.Value, module: Mapping[str, Any]) -> nn.Value:
     kind = module["type"]
     if kind == "pooling":
         include_prompt = module.get("include_prompt", True)
-        return nn.concat([nn.pool(x, mode, include_prompt=include_prompt) for mode in module["modes"]])
+        return nn.concat(
+            [nn.pool(x, mode, include_prompt=include_prompt) for mode in module["modes"]]
+        )
     if kind == "dense":
-        y = nn.linear(x, g.scope(module["scope"]), bias=module["bias"], activation=module["activation"])
+        y = nn.linear(
+            x, g.scope(module["scope"]), bias=module["bias"], activation=module["activation"]
+        )
         residual = module.get("residual")
         if residual is None:
             return y

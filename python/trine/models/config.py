@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Configurations: a dataclass per family, read from ``config.json`` with transformers' names and defaults."""
+"""Configurations: a dataclass per family, with the names and defaults of transformers."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+}
 
 
 def read(cls: type[T], config: dict[str, Any]) -> T:
-    """Make a ``cls`` of the fields that it has; a field of another type is a ``ModelError`` that names it.
+    """Make a ``cls`` of the fields that it has; one of another type is a ``ModelError``.
 
-    Absent fields and nulls take the default. Fields that ``cls`` lacks (dropout and the like) are left out.
+    Absent fields and nulls take the default. Fields that ``cls`` lacks (dropout and the like) are
+    left out.
     """
     known: dict[str, Any] = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -36,7 +42,7 @@ def read(cls: type[T], config: dict[str, Any]) -> T:
 
 
 def num_labels(config: dict[str, Any]) -> int:
-    """Labels of a classification head: ``id2label`` or ``num_labels``, as transformers counts them; 2 by default."""
+    """Labels of a classification head, as transformers counts them; 2 by default."""
     id2label = config.get("id2label")
     if id2label:
         return len(id2label)
@@ -51,7 +57,9 @@ def num_labels(config: dict[str, Any]) -> int:
 
 def require_shape(value: Value, expected: tuple[int, ...], fields: str) -> Value:
     """The weight itself, if it has the shape that these fields of the configuration ask for."""
-    require(value.shape == expected, f"{fields} ask for {expected}, but {value.name} is {value.shape}")
+    require(
+        value.shape == expected, f"{fields} ask for {expected}, but {value.name} is {value.shape}"
+    )
     return value
 
 

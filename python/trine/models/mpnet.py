@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MPNet (Song et al. 2020), as transformers' modeling_mpnet.py computes it.
 
-A post-norm BERT encoder whose layers share one bucketed relative position bias. Positions are counted over the ids that
-are not ``<pad>`` and start at 2.
+A post-norm BERT encoder whose layers share one bucketed relative position bias. Positions are
+counted over the ids that are not ``<pad>`` and start at 2.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from trine.models.config import num_labels, read, require, require_activation, r
 if TYPE_CHECKING:
     from trine.nn import Graph, Scope, Value
 
-# Fixed in modeling_mpnet.py, whatever the configuration says: the padding id that positions skip, and the buckets (the
-# configuration's relative_attention_num_buckets sizes the table, the computation always asks for 32).
+# Fixed in modeling_mpnet.py, whatever the configuration says: the padding id that positions skip,
+# and the buckets (the configuration's relative_attention_num_buckets sizes the table, the
+# computation always asks for 32).
 PADDING_IDX = 1
 NUM_BUCKETS = 32
 MAX_DISTANCE = 128
@@ -46,12 +47,17 @@ class Config:
 
 def encoder(g: Graph, w: Scope, c: Config) -> Value:
     """Token ids to the last hidden state [T, hidden_size]."""
-    require(c.hidden_size % c.num_attention_heads == 0, "hidden_size must be a multiple of num_attention_heads")
+    require(
+        c.hidden_size % c.num_attention_heads == 0,
+        "hidden_size must be a multiple of num_attention_heads",
+    )
     require_activation(c.hidden_act, "hidden_act")
     require(c.max_length > 0, f"max_position_embeddings must exceed {PADDING_IDX + 1}")
     x = embeddings(g, w["embeddings"], c)
     table = w["encoder"]["relative_attention_bias"].weight("weight")
-    bias = nn.relative_bias(table, num_buckets=NUM_BUCKETS, max_distance=MAX_DISTANCE, span=c.max_length)
+    bias = nn.relative_bias(
+        table, num_buckets=NUM_BUCKETS, max_distance=MAX_DISTANCE, span=c.max_length
+    )
     for i in range(c.num_hidden_layers):
         x = layer(x, bias, w["encoder"]["layer"][i], c)
     return x
@@ -62,7 +68,11 @@ def embeddings(g: Graph, w: Scope, c: Config) -> Value:
     words = w["word_embeddings"].weight("weight")
     places = w["position_embeddings"].weight("weight")
     require_shape(words, (c.vocab_size, c.hidden_size), "vocab_size and hidden_size")
-    require_shape(places, (c.max_position_embeddings, c.hidden_size), "max_position_embeddings and hidden_size")
+    require_shape(
+        places,
+        (c.max_position_embeddings, c.hidden_size),
+        "max_position_embeddings and hidden_size",
+    )
     x = nn.embedding((ids, words), (nn.positions(ids, padding_idx=PADDING_IDX), places))
     return nn.layer_norm(x, w["LayerNorm"], eps=c.layer_norm_eps)
 
@@ -70,7 +80,10 @@ def embeddings(g: Graph, w: Scope, c: Config) -> Value:
 def layer(x: Value, bias: Value, w: Scope, c: Config) -> Value:
     x = attention(x, bias, w["attention"], c)
     h = nn.linear(x, w["intermediate"]["dense"], activation=c.hidden_act)
-    require(h.cols == c.intermediate_size, f"intermediate_size is {c.intermediate_size}, but the weights have {h.cols}")
+    require(
+        h.cols == c.intermediate_size,
+        f"intermediate_size is {c.intermediate_size}, but the weights have {h.cols}",
+    )
     h = nn.linear(h, w["output"]["dense"])
     return nn.layer_norm(x + h, w["output"]["LayerNorm"], eps=c.layer_norm_eps)
 
@@ -78,7 +91,9 @@ def layer(x: Value, bias: Value, w: Scope, c: Config) -> Value:
 def attention(x: Value, bias: Value, w: Scope, c: Config) -> Value:
     q, k, v = (nn.linear(x, w["attn"][name]) for name in "qkv")
     scale = 1 / math.sqrt(c.hidden_size // c.num_attention_heads)
-    a = nn.attention(q, k, v, heads=c.num_attention_heads, scale=scale, bias=bias, name=w["attn"].name)
+    a = nn.attention(
+        q, k, v, heads=c.num_attention_heads, scale=scale, bias=bias, name=w["attn"].name
+    )
     return nn.layer_norm(x + nn.linear(a, w["attn"]["o"]), w["LayerNorm"], eps=c.layer_norm_eps)
 
 
@@ -87,54 +102,65 @@ def pooler(x: Value, w: Scope) -> Value:
     return nn.linear(nn.pool(x, "cls"), w["dense"], activation="tanh")
 
 
-# The heads: each adds its outputs to the graph. `x` is the last hidden state, `root` the checkpoint, `w` the encoder.
+@dataclass(frozen=True)
+class Body:
+    """What a head stands on: the graph, the last hidden state, the checkpoint, its encoder."""
+
+    g: Graph
+    x: Value
+    root: Scope
+    w: Scope
+    c: Config
+    config: dict[str, Any]
+
+    def labelled(self, logits: Value) -> None:
+        """Output the logits of a classifier that has as many labels as the configuration says."""
+        count = num_labels(self.config)
+        require(
+            logits.cols == count, f"id2label has {count} labels, but the classifier {logits.cols}"
+        )
+        self.g.output("logits", logits)
 
 
-def base(g: Graph, x: Value, root: Scope, w: Scope, c: Config, config: dict[str, Any]) -> None:
-    g.output("last_hidden_state", x)
-    if w["pooler"]["dense"].has("weight"):
-        g.output("pooler_output", pooler(x, w["pooler"]))
+def base(b: Body) -> None:
+    b.g.output("last_hidden_state", b.x)
+    if b.w["pooler"]["dense"].has("weight"):
+        b.g.output("pooler_output", pooler(b.x, b.w["pooler"]))
 
 
-def masked_lm(g: Graph, x: Value, root: Scope, w: Scope, c: Config, config: dict[str, Any]) -> None:
-    head = root["lm_head"]
-    h = nn.linear(x, head["dense"], activation="gelu")
-    h = nn.layer_norm(h, head["layer_norm"], eps=c.layer_norm_eps)
-    # Tied, the decoder is the embedding table and its bias `lm_head.bias`; checkpoints may carry copies of both.
-    own, tied = head["decoder"], c.tie_word_embeddings
-    table = w["embeddings"]["word_embeddings"] if tied else own
+def masked_lm(b: Body) -> None:
+    head = b.root["lm_head"]
+    h = nn.linear(b.x, head["dense"], activation="gelu")
+    h = nn.layer_norm(h, head["layer_norm"], eps=b.c.layer_norm_eps)
+    # Tied, the decoder is the embedding table and its bias `lm_head.bias`; checkpoints may carry
+    # copies of both.
+    own, tied = head["decoder"], b.c.tie_word_embeddings
+    table = b.w["embeddings"]["word_embeddings"] if tied else own
     bias = head if head.has("bias") and (tied or not own.has("bias")) else own
     for spare in (own["weight"], own["bias"], head["bias"]):
-        g.ignore(spare.name)
-    logits = nn.linear(h, own, weight=table.weight("weight"), bias=bias.weight("bias"))
-    g.output("logits", logits)
+        b.g.ignore(spare.name)
+    b.g.output("logits", nn.linear(h, own, weight=table.weight("weight"), bias=bias.weight("bias")))
 
 
-def sequence_classification(g: Graph, x: Value, root: Scope, w: Scope, c: Config, config: dict[str, Any]) -> None:
-    head = root["classifier"]
-    h = nn.linear(nn.pool(x, "cls"), head["dense"], activation="tanh")
-    labelled(g, nn.linear(h, head["out_proj"]), config)
+def sequence_classification(b: Body) -> None:
+    head = b.root["classifier"]
+    h = nn.linear(nn.pool(b.x, "cls"), head["dense"], activation="tanh")
+    b.labelled(nn.linear(h, head["out_proj"]))
 
 
-def token_classification(g: Graph, x: Value, root: Scope, w: Scope, c: Config, config: dict[str, Any]) -> None:
-    labelled(g, nn.linear(x, root["classifier"]), config)
+def token_classification(b: Body) -> None:
+    b.labelled(nn.linear(b.x, b.root["classifier"]))
 
 
-def question_answering(g: Graph, x: Value, root: Scope, w: Scope, c: Config, config: dict[str, Any]) -> None:
-    logits = nn.linear(x, root["qa_outputs"])
-    require(logits.cols == 2, f"qa_outputs must have 2 outputs (start and end), but has {logits.cols}")
-    g.output("start_logits", nn.columns(logits, 0, 1))
-    g.output("end_logits", nn.columns(logits, 1, 2))
+def question_answering(b: Body) -> None:
+    logits = nn.linear(b.x, b.root["qa_outputs"])
+    require(logits.cols == 2, f"qa_outputs must have 2 outputs, start and end, not {logits.cols}")
+    b.g.output("start_logits", nn.columns(logits, 0, 1))
+    b.g.output("end_logits", nn.columns(logits, 1, 2))
 
 
-def multiple_choice(g: Graph, x: Value, root: Scope, w: Scope, c: Config, config: dict[str, Any]) -> None:
-    g.output("logits", nn.linear(pooler(x, w["pooler"]), root["classifier"]))
-
-
-def labelled(g: Graph, logits: Value, config: dict[str, Any]) -> None:
-    count = num_labels(config)
-    require(logits.cols == count, f"id2label has {count} labels, but the classifier {logits.cols}")
-    g.output("logits", logits)
+def multiple_choice(b: Body) -> None:
+    b.g.output("logits", nn.linear(pooler(b.x, b.w["pooler"]), b.root["classifier"]))
 
 
 HEADS = {
@@ -148,13 +174,13 @@ HEADS = {
 
 
 def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
-    """Add the whole model to ``g``: outputs of the architecture's head; returns the last hidden state."""
+    """Add the model and the outputs of its head to ``g``; returns the last hidden state."""
     c = read(Config, config)
     root = g.scope()
     prefixed = root["mpnet"]["embeddings"]["word_embeddings"].has("weight")
     w = root["mpnet"] if prefixed else root
     x = encoder(g, w, c)
-    HEADS[architecture][1](g, x, root, w, c, config)
+    HEADS[architecture][1](Body(g, x, root, w, c, config))
     return x
 
 

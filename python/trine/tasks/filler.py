@@ -62,9 +62,9 @@ class Filler(Task):
 
         Returns
         -------
-        list of list of {"token": int, "score": float, "text": str, "sequence": str}
-            For each text its candidates, best first: id, probability, the token as text, and the
-            whole text with the mask filled. For a text with several masks, a list of such lists.
+        list of list of list of {"token": int, "score": float, "text": str, "sequence": str}
+            For each text, for each of its masks, the candidates, best first: id, probability, the
+            token as text, and the whole text with the mask filled.
 
         Raises
         ------
@@ -156,4 +156,4 @@ class Filler(Task):
                     )
                 )
             found.append(candidates)
-        return found if several else found[0]
+        return found

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""trine and its rivals behind one face: texts or token ids in, sentence vectors out, all in float32.
+
+Rivals read what `export` makes of the same checkpoint: mean pooling and normalisation are part of the graph.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+MAX_LENGTH = 384
+BATCH = 32
+
+
+class Engine(Protocol):
+    """One way to run a sentence-transformers folder."""
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Token ids [batch, length] to vectors."""
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """Texts to vectors."""
+
+
+class Trine:
+    def __init__(self, folder: Path, threads: int) -> None:
+        import trine
+
+        self.model: Any = trine.load(folder, dtype="float32", device="cpu", threads=threads)
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        name = "sentence_embedding"
+        return self.model.forward(ids, mask, outputs=[name])[name]
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return self.model.encode(texts)
+
+
+class Padded:
+    """What a runtime without a tokenizer of its own needs around it: sorted batches, padding."""
+
+    def __init__(self, folder: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self.tokenizer.enable_truncation(MAX_LENGTH)
+        self.tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        vectors: list[Any] = [None] * len(texts)
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
+            encoded = self.tokenizer.encode_batch([texts[i] for i in part])
+            ids = np.array([e.ids for e in encoded], np.int64)
+            mask = np.array([e.attention_mask for e in encoded], np.int64)
+            for i, vector in zip(part, self.run(ids, mask), strict=True):
+                vectors[i] = vector
+        return np.stack(vectors)
+
+
+class OnnxRuntime(Padded):
+    def __init__(self, folder: Path, threads: int) -> None:
+        import onnxruntime
+
+        super().__init__(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(
+            str(export(folder, "onnx")), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+
+
+class OpenVino(Padded):
+    def __init__(self, folder: Path, threads: int) -> None:
+        import openvino
+
+        super().__init__(folder)
+        config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        core = openvino.Core()
+        model = core.read_model(str(export(folder, "openvino")))
+        self.compiled = core.compile_model(model, "CPU", config)
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        # A request per call: concurrent callers must not share one.
+        request = self.compiled.create_infer_request()
+        return request.infer({0: ids, 1: mask})[0].copy()
+
+
+class SentenceTransformers:
+    def __init__(self, folder: Path, threads: int) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        torch.set_num_threads(threads)
+        self.torch = torch
+        self.model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+
+    def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        torch = self.torch
+        with torch.no_grad():
+            features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            return self.model.forward(features)["sentence_embedding"].numpy()
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        return self.model.encode(texts, batch_size=BATCH, show_progress_bar=False)
+
+
+ENGINES = {
+    "trine": Trine,
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "sentence-transformers": SentenceTransformers,
+}
+
+
+def export(folder: Path, kind: str) -> Path:
+    """Make what a rival reads, once, in `build/rivals` of the working directory."""
+    made = Path("build/rivals") / folder.name / ("model.onnx" if kind == "onnx" else "model.xml")
+    if made.exists():
+        return made
+    made.parent.mkdir(parents=True, exist_ok=True)
+    import torch
+    from transformers import AutoModel
+
+    class Pooled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder, add_pooling_layer=False).float().eval()
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            hidden = self.model(input_ids, attention_mask, return_dict=False)[0]
+            weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+            return torch.nn.functional.normalize(mean, p=2, dim=1)
+
+    ids = torch.randint(5, 1000, (2, 24))
+    mask = torch.ones_like(ids)
+    mask[-1, 18:] = 0
+    with torch.no_grad():
+        if kind == "onnx":
+            names = ["input_ids", "attention_mask"]
+            axes = {name: {0: "batch", 1: "length"} for name in names} | {"vector": {0: "batch"}}
+            torch.onnx.export(
+                Pooled(),
+                (ids, mask),
+                str(made),
+                input_names=names,
+                output_names=["vector"],
+                dynamic_axes=axes,
+                opset_version=17,
+                dynamo=False,
+            )
+        else:
+            import openvino
+
+            example = {"input_ids": ids, "attention_mask": mask}
+            model = openvino.convert_model(Pooled(), example_input=example)
+            for node in model.inputs:
+                node.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
+            model.validate_nodes_and_infer_types()
+            openvino.save_model(model, str(made), compress_to_fp16=False)
+    return made
