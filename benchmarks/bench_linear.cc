@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <vector>
 
@@ -73,8 +74,8 @@ void bench(const KernelTable& table, Machine& machine, double peak, int64_t n, i
   const Floats y = noise(kMaxRows * n);
   const size_t stride = (table.linear_scratch_bytes(k) + 63) / 64 * 64;
   const Floats scratch = noise(static_cast<int64_t>(stride / 4) * machine.pool.size());
-  const cpu::Workers workers = {&table, &machine.pool,
-                                reinterpret_cast<std::byte*>(scratch.get()), stride};
+  const cpu::Workers workers = {&table, &machine.pool, reinterpret_cast<std::byte*>(scratch.get()),
+                                stride};
   int64_t layer = 0;
   for (const int64_t m : {1, 4, 8, 16, 32, 128, 512}) {
     const Timing t = time([&] {
@@ -104,11 +105,13 @@ int main(int argc, char** argv) {
   Machine machine{cpu::ThreadPool(argc > 1 ? std::atoi(argv[1]) : 0), 0.0};
   const int threads = machine.pool.size();
   machine.gbs = cpu::read_bandwidth_gbs(threads);
-  for (const cpu::Isa isa : {cpu::Isa::kAvx512, cpu::Isa::kAvx2, cpu::Isa::kNeon, cpu::Isa::kScalar}) {
+  for (const cpu::Isa isa :
+       {cpu::Isa::kAvx512, cpu::Isa::kAvx2, cpu::Isa::kNeon, cpu::Isa::kScalar}) {
     const KernelTable* table = cpu::kernel_table(isa);
     if (table == nullptr || !wanted(*table, argc, argv)) continue;
     const double peak = cpu::peak_gflops(isa, threads);
-    std::printf("%s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, threads, peak, machine.gbs);
+    std::printf("%s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, threads, peak,
+                machine.gbs);
     constexpr int64_t kShapes[][2] = {{768, 768},   {2304, 768},  {3072, 768},
                                       {768, 3072},  {1024, 1024}, {4096, 1024},
                                       {1024, 4096}, {2048, 2048}, {8192, 2048}};

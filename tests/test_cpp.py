@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -38,3 +39,19 @@ def test_cpp(binary: Path, source: str) -> None:
     last = re.fullmatch(r"(\d+) passed, 0 failed", done.stdout.strip().splitlines()[-1])
     assert last is not None, done.stdout
     assert int(last[1]) > 0, f"{source} has no test"
+
+
+@pytest.mark.skipif(
+    "TRINE_TEST_BINARY" in os.environ or shutil.which("nm") is None,
+    reason="looks with nm at the objects of the default build",
+)
+def test_objects_with_isa_flags_show_their_table_alone(binary: Path) -> None:
+    """An inline function of a header compiled for AVX-512 must not become everybody's copy."""
+    objects = list(binary.parent.rglob("cpu/isa/*.o"))
+    assert len(objects) >= 3
+    for path in objects:
+        command = ["nm", "-C", "--defined-only", "--extern-only", path]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        own = f"trine::cpu::{path.name.split('.')[0]}::"
+        shown = [line.split(maxsplit=2)[2] for line in listed.stdout.splitlines()]
+        assert all(name.startswith(own) for name in shown), (path.name, shown)

@@ -20,9 +20,7 @@
 #define TRINE_ARM64 1
 #endif
 
-#if defined(TRINE_X86)
-#include <immintrin.h>
-#elif defined(_MSC_VER) && !defined(__clang__)
+#if defined(_MSC_VER) && !defined(__clang__)
 #include <intrin.h>
 #endif
 
@@ -43,25 +41,24 @@
 #define TRINE_UNROLL
 #endif
 
-// Ask for a cache line that is read soon: into every level, or into the second level and beyond.
-#if defined(_MSC_VER) && !defined(__clang__)
-#if defined(TRINE_X86)
+// Asks for a cache line that is read soon; any address will do, mapped or not.
+#if !defined(_MSC_VER) || defined(__clang__)
+#define TRINE_PREFETCH(p) __builtin_prefetch(p)
+#elif defined(TRINE_X86)
 #define TRINE_PREFETCH(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
-#define TRINE_PREFETCH_L2(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1)
 #else
 #define TRINE_PREFETCH(p) __prefetch(p)
-#define TRINE_PREFETCH_L2(p) __prefetch(p)
-#endif
-#else
-#define TRINE_PREFETCH(p) __builtin_prefetch((p), 0, 3)
-#define TRINE_PREFETCH_L2(p) __builtin_prefetch((p), 0, 2)
 #endif
 
 // Body of a spin loop: leaves the core's resources to its other hardware thread for some cycles.
+#if defined(_MSC_VER) && !defined(__clang__)
 #if defined(TRINE_X86)
 #define TRINE_PAUSE() _mm_pause()
-#elif defined(TRINE_ARM64) && defined(_MSC_VER) && !defined(__clang__)
+#else
 #define TRINE_PAUSE() __isb(_ARM64_BARRIER_SY)
+#endif
+#elif defined(TRINE_X86)
+#define TRINE_PAUSE() __builtin_ia32_pause()
 #elif defined(TRINE_ARM64)
 #define TRINE_PAUSE() __asm__ volatile("isb" ::: "memory")
 #else

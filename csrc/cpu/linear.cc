@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstring>
 
 #include "base/platform.h"
 #include "cpu/ops.h"
 #include "weights/convert.h"
+
+#if defined(TRINE_X86)
+#include <immintrin.h>
+#endif
 
 namespace trine::cpu {
 namespace {
@@ -57,8 +60,8 @@ void store_transposed(const float (&stage)[kPanel][kStageK], int64_t k, float* p
       _MM_TRANSPOSE4_PS(v[r], v[r + 1], v[r + 2], v[r + 3]);
     }
     for (int64_t j = 0; j < 4; ++j) {
-      for (int64_t r = 0; r < kPanel; r += 4)
-        _mm_stream_ps(packed + (i + j) * kPanel + r, v[r + j]);
+      float* const line = packed + (i + j) * kPanel;
+      for (int64_t r = 0; r < kPanel; r += 4) _mm_stream_ps(line + r, v[r + j]);
     }
   }
 #endif

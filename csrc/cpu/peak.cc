@@ -4,13 +4,16 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <memory>
 #include <thread>
 #include <vector>
 
 #include "base/platform.h"
 #include "cpu/thread_pool.h"
 
-#if defined(TRINE_ARM64)
+#if defined(TRINE_X86)
+#include <immintrin.h>
+#elif defined(TRINE_ARM64)
 #include <arm_neon.h>
 #endif
 

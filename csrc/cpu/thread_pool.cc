@@ -253,7 +253,8 @@ void ThreadPool::State::stop_workers() noexcept {
 void ThreadPool::State::work(int thread, uint64_t seen) noexcept {
   name_this_thread();
   const FrameScope frame(this, thread);
-  // Asked after each job as well: run_chunks may have met, and counted as seen, the job that stop_workers published.
+  // Asked after each job as well: run_chunks may have met, and counted as seen, the job that
+  // stop_workers published.
   while (!stop.load(std::memory_order_relaxed)) {
     seen = await_job(seen);
     const int64_t finished = run_chunks(thread, &seen);

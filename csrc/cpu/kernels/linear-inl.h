@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // y = act(x w^T + bias) + residual in fp32 on packed panels [ceil(N / 16)][K][16].
 //
-// Tile: kRows x kPanels of y in registers; each step of k broadcasts one x per row and reads one
-// line per panel.
-//   AVX-512: 14 x 2 panels, 28 accumulators + 2 of w + 1 of x = 31 of 32 registers; 28 FMA beside
-//   16 loads. AVX2:     6 x 1 panel, 12 + 2 + 1 = 15 of 16; NEON: 6 x 1, 24 + 4 + 1 = 29 of 32. Few
-//   rows take 2 or 4 panels, so that enough independent sums hide the latency of an FMA.
-// Blocks: K by 256, so that the slab of w that a column of tiles shares (32 KiB, 16 KiB on AVX2)
-// stays in L1; rows by 112 and panels by 24, so that partial sums, which wait in scratch between
-// blocks of K, stay in L2. While one slab is multiplied the next is prefetched, so w arrives from
-// memory behind the arithmetic. Rows are split evenly (15 = 8 + 7): no tile computes rows that do
-// not exist.
+// Tile: rows x panels of y in registers. Each step of k reads a line per panel and broadcasts one x
+// per row.
+// - AVX-512: 14 x 2, 28 accumulators + 2 of w + 1 of x = 31 of 32 registers, 28 FMA to 16 loads.
+// - AVX2: 6 x 1, 12 + 2 + 1 = 15 of 16 registers, 12 FMA to 8 loads.
+// - NEON: 6 x 1, 24 + 4 + 1 = 29 of 32 registers.
+// - One row: 4 panels, for enough independent sums to hide the latency of an FMA.
 //
-// Every element of y is one chain of FMA over ascending k, started at 0 and kept in float: the same
-// bits whatever the tile, the blocks, the rows beside it and the threads. Only the epilogue adds
-// anything else.
+// Rows are split evenly (15 = 8 + 7): no tile computes rows that do not exist.
 //
-// Bound: FMA throughput from about 16 rows on (measured 85 to 93 % of it); below, the bandwidth
-// that w is read with.
+// Blocks: 256 of K, so that the slab of w that a column of tiles shares (32 KiB, on AVX2 16) stays
+// in L1; 112 rows and 24 panels, so that partial sums, which wait in scratch between blocks of K,
+// stay in L2. While one slab is multiplied the next is prefetched: w arrives from memory behind the
+// arithmetic. With rows for one tile only, w is used once: it is read straight through, with 16 KiB
+// prefetched ahead.
+//
+// Order: an element of y is one chain of FMA over ascending k that starts at 0 and stays in float,
+// so its bits depend neither on the tile, nor on blocks, other rows or threads.
+//
+// Bound: the FMA units from about 16 rows on (85 to 93 % of their rate measured); with fewer rows
+// the bandwidth that w is read with.
 
 constexpr int kPanelVecs = kPanel / Vec::kLanes;
 
@@ -35,8 +38,7 @@ constexpr int kTileRows = tallest_tile(kTilePanels);
 constexpr int kRowPanels = tallest_tile(4) > 0 ? 4 : kTilePanels;  // for a single row
 
 constexpr int64_t kBlockK = 256;
-constexpr int64_t kFlatBlockK =
-    kBlockK / kTilePanels;  // with few rows: as far ahead as is prefetched
+constexpr int64_t kFlatBlockK = kBlockK / kTilePanels;  // rows for one tile only
 constexpr int64_t kBlockRows = 112 / kTileRows * kTileRows;
 constexpr int64_t kBlockPanels = 24;
 // An odd number of lines from one packed row to the next: rows then fall into different sets of the
@@ -245,7 +247,8 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
 }
 
 // Asks for what finish_tile will touch, while there is arithmetic to hide behind.
-static TRINE_INLINE void prefetch_block(const float* data, int64_t ld, int64_t rows, int64_t panels) {
+static TRINE_INLINE void prefetch_block(const float* data, int64_t ld, int64_t rows,
+                                        int64_t panels) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t p = 0; p < panels; ++p) TRINE_PREFETCH(data + r * ld + p * kPanel);
   }
@@ -286,7 +289,9 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
         const int64_t rows = even_part(b.rows, tiles, t), m = b.m + r;
         const bool fetch = next != nullptr && t * share < kPanel;
         if (last) prefetch_block(args.y + m * args.ldy + n, args.ldy, rows, panels);
-        if (last && args.residual != nullptr) prefetch_block(args.residual + m * args.ldr + n, args.ldr, rows, panels);
+        if (last && args.residual != nullptr) {
+          prefetch_block(args.residual + m * args.ldr + n, args.ldr, rows, panels);
+        }
         find_tile(rows, panels)({x + r * ldx, ldx, w, args.k * kPanel, k, sums, k0 == 0,
                                  fetch ? next + t * share * k : w, fetch ? share : 0});
         if (last) finish_tile(args, {sums, cols, m, rows, n, at_most(args.n - n, cols)});
