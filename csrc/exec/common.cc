@@ -44,7 +44,7 @@ Cost cost_of(const Graph& graph, const Node& node) {
       cost.flops_per_pair = 4 * cols;
       break;
     case Op::embedding:
-      cost.bytes_per_row += cols * sizeof(float) * static_cast<double>(node.inputs.size() / 2);
+      cost.bytes_per_row += cols * sizeof(float) * 0.5 * static_cast<double>(node.inputs.size());
       break;
     case Op::layer_norm:
       cost.flops_per_row = 8 * cols;
