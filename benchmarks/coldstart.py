@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time fresh processes from their start to the first vector of one sentence, engines in turn.
 
-    python benchmarks/coldstart.py FOLDER [--engines trine,onnxruntime] [--runs 7]
+python benchmarks/coldstart.py FOLDER [--engines trine,onnxruntime] [--runs 7]
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""trine and its rivals behind one face: texts or token ids in, sentence vectors out, all in float32.
+"""trine and its rivals behind one face: texts or token ids in, sentence vectors out, in float32.
 
-Rivals read what `export` makes of the same checkpoint: mean pooling and normalisation are part of the graph.
+Rivals read what `export` makes of the same checkpoint: mean pooling and normalisation are part of
+the graph.
 """
 
 from __future__ import annotations
@@ -112,7 +113,10 @@ class SentenceTransformers:
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         torch = self.torch
         with torch.no_grad():
-            features = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+            features = {
+                "input_ids": torch.from_numpy(ids),
+                "attention_mask": torch.from_numpy(mask),
+            }
             return self.model.forward(features)["sentence_embedding"].numpy()
 
     def encode(self, texts: list[str]) -> np.ndarray:

@@ -4,8 +4,9 @@
     python benchmarks/models.py FOLDER [--engines trine,onnxruntime,openvino] [--threads 2]
         [--lengths 16,128,384] [--texts FILE] [--clients 8] [--rounds 20] [--json OUT]
 
-Each round runs every engine in turn: an untimed call (caches and thread pools settle), then two timed ones. Ratios are of
-medians, trine's time over the best rival's; the spread of the ratio comes from the rounds paired one by one.
+Each round runs every engine in turn: an untimed call (caches and thread pools settle), then two
+timed ones. Ratios are of medians, trine's time over the best rival's; the spread of the ratio comes
+from the rounds paired one by one.
 """
 
 from __future__ import annotations

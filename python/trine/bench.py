@@ -197,5 +197,5 @@ def show(line: Measured) -> str:
         f"{line['sequences_per_s']:8.1f} sequences/s  {line['tokens_per_s']:9.0f} tokens/s"
     )
     for step in line.get("profile", []):
-        text += f"\n{step['ms']:12.4f} ms  {step['op']:<14} {step['name']}"
+        text += f"\n{step['ms']:12.4f} ms  {step['op']:<14} {step['name']}".rstrip()
     return text
