@@ -119,6 +119,30 @@ void watch_forks() {
 #endif
 }
 
+// Linux likes to wake a thread on the processor of the one that wakes it. When the others are busy
+// it leaves it there, and since the caller of a pool never sleeps, the two then take turns for good
+// instead of working together.
+int this_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+void leave_cpu([[maybe_unused]] int cpu) {
+#if defined(__linux__)
+  cpu_set_t allowed;
+  if (cpu < 0 || cpu != sched_getcpu() || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+    return;
+  cpu_set_t others = allowed;
+  CPU_CLR(cpu, &others);
+  if (CPU_COUNT(&others) > 0 && sched_setaffinity(0, sizeof others, &others) == 0) {
+    sched_setaffinity(0, sizeof allowed, &allowed);
+  }
+#endif
+}
+
 void name_this_thread() {
 #if defined(__linux__)
   pthread_setname_np(pthread_self(), "trine");
@@ -193,6 +217,7 @@ struct ThreadPool::State {
 
   // What sleeping workers wait on. Bit 0: somebody may be asleep; the rest counts calls to rouse().
   alignas(64) std::atomic<uint32_t> signal{0};
+  std::atomic<int> waker_cpu{-1};  // where the thread runs that last called rouse() for sleepers
   std::atomic<bool> stop{false};
 
   // Constant while workers run.
@@ -274,6 +299,7 @@ uint64_t ThreadPool::State::await_job(uint64_t seen) noexcept {
       if (!signal.compare_exchange_strong(now, before)) continue;
       if (job(std::memory_order_seq_cst) != seen) break;
       sleep_while(signal, before);
+      if (!crowded) leave_cpu(waker_cpu.load(std::memory_order_relaxed));
       now = signal.load(std::memory_order_relaxed);
     }
     before = now | 1;
@@ -320,7 +346,9 @@ void ThreadPool::State::rouse(bool only_sleepers) noexcept {
   do {
     if (only_sleepers && (now & 1) == 0) return;
   } while (!signal.compare_exchange_weak(now, (now | 1) + 1));
-  if ((now & 1) != 0) wake_sleepers(signal);
+  if ((now & 1) == 0) return;
+  waker_cpu.store(this_cpu(), std::memory_order_relaxed);
+  wake_sleepers(signal);
 }
 
 void ThreadPool::State::join(int64_t target) const noexcept {

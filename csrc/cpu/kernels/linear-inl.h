@@ -5,7 +5,7 @@
 // per row.
 // - AVX-512: 14 x 2, 28 accumulators + 2 of w + 1 of x = 31 of 32 registers, 28 FMA to 16 loads.
 // - AVX2: 6 x 1, 12 + 2 + 1 = 15 of 16 registers, 12 FMA to 8 loads.
-// - NEON: 6 x 1, 24 + 4 + 1 = 29 of 32 registers.
+// - NEON: 5 x 1, 20 + 4 + 5 = 29 of 32 registers.
 // - One row: 4 panels, for enough independent sums to hide the latency of an FMA.
 //
 // Rows are split evenly (15 = 8 + 7): no tile computes rows that do not exist.
@@ -24,13 +24,17 @@
 
 constexpr int kPanelVecs = kPanel / Vec::kLanes;
 
-// Rows of the tallest tile on this many panels: its accumulators, the operand with fewer vectors,
-// and one vector of the other one share the registers.
+// Registers for the operand that streams. One will do, but gcc loads NEON's x early, all of them.
+constexpr int kStreamRegisters = Vec::kLanes == 4 && Vec::kMaxRegisters == 32 ? 5 : 1;
+
+// Rows of the tallest tile on this many panels: its accumulators, the operand with fewer vectors
+// and the stream of the other one share the registers.
 static constexpr int tallest_tile(int panels) {
   const int cols = panels * kPanelVecs;
-  int rows = 0;
-  while ((rows + 1) * cols + (rows + 1 < cols ? rows + 1 : cols) + 1 <= Vec::kMaxRegisters) ++rows;
-  return rows;
+  for (int rows = 0;; ++rows) {
+    const int held = rows + 1 < cols ? rows + 1 : cols;
+    if ((rows + 1) * cols + held + kStreamRegisters > Vec::kMaxRegisters) return rows;
+  }
 }
 
 constexpr int kTilePanels = Vec::kLanes == 16 ? 2 : 1;
