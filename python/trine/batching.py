@@ -19,7 +19,7 @@ Int32 = NDArray[np.int32]
 
 # Tokens per run: enough rows to keep the GEMMs at full speed, few enough for the activations of
 # one step to stay in a shared cache.
-TOKEN_BUDGET = 2048
+TOKEN_BUDGET = 1024
 
 # Elements of per-token output per run (64 MiB): a masked LM's logits are a vocabulary wide.
 OUTPUT_BUDGET = 1 << 24
