@@ -190,11 +190,13 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
   std::vector<double> seconds(plan.steps.size());
   std::vector<float> sink;
   Workspace workspace(*backend_);
-  workspace.reserve(plan, batch.tokens(), batch.sequences(), longest(batch));
-  workspace.clear();
-  workspace.append(batch);
   workspace.set_profile(&seconds);
-  exclusively([&] { workspace.run(plan); });
+  // The turn covers the reservation too: what scratch is needed changes while a plan is compiled.
+  exclusively([&] {
+    workspace.reserve(plan, batch.tokens(), batch.sequences(), longest(batch));
+    workspace.append(batch);
+    workspace.run(plan);
+  });
   double pairs = 0;
   for (size_t b = 1; b < batch.offsets.size(); ++b) {
     const double length = batch.offsets[b] - batch.offsets[b - 1];
