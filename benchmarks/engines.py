@@ -7,6 +7,7 @@ the graph.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,7 +41,7 @@ class Trine:
         return self.model.encode(texts)
 
 
-class Padded:
+class Padded(ABC):
     """What a runtime without a tokenizer of its own needs around it: sorted batches, padding."""
 
     def __init__(self, folder: Path) -> None:
@@ -50,8 +51,9 @@ class Padded:
         self.tokenizer.enable_truncation(MAX_LENGTH)
         self.tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
 
+    @abstractmethod
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Token ids [batch, length] to vectors."""
 
     def encode(self, texts: list[str]) -> np.ndarray:
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
