@@ -110,7 +110,7 @@ void bench_gelu(const Machine& m, int64_t rows, int64_t cols) {
 int run(int threads) {
   cpu::ThreadPool pool(threads);
   const cpu::KernelTable& table = cpu::select_kernel_table();
-  const size_t stride = (table.attention_scratch_bytes(2048, 64) + 63) / 64 * 64;
+  const size_t stride = (table.attention_scratch_bytes(2048, 64, 0) + 63) / 64 * 64;
   auto* scratch =
       static_cast<std::byte*>(::operator new(stride * size_t(pool.size()), std::align_val_t{64}));
   const Machine m = {{&table, &pool, scratch, stride},

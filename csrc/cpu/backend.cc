@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cpu/ops.h"
+#include "cpu/positions.h"
 #include "cpu/thread_pool.h"
 #include "exec/host.h"
 #include "exec/lower.h"
@@ -22,6 +23,9 @@ struct Kernels {
   }
   static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
     cpu::attention(a, workers(c));
+  }
+  static Positions positions_of(const AttentionAttrs& a, int64_t head_dim) {
+    return cpu::positions_of(a, head_dim);
   }
   static void layer_norm(const LayerNormArgs& a, const RunContext& c) noexcept {
     cpu::layer_norm(a, workers(c));
@@ -47,6 +51,7 @@ struct Kernels {
 struct ScratchNeed {
   size_t linear = 0;
   int64_t head_dim = 0;
+  int64_t position_columns = 0;
 };
 
 class CpuContext : public DeviceContext {
@@ -59,8 +64,8 @@ class CpuContext : public DeviceContext {
   void reserve(int64_t max_length) override {
     size_t stride = need_.linear;
     if (need_.head_dim > 0) {
-      stride =
-          std::max(stride, workers_.table->attention_scratch_bytes(max_length, need_.head_dim));
+      stride = std::max(stride, workers_.table->attention_scratch_bytes(max_length, need_.head_dim,
+                                                                        need_.position_columns));
     }
     stride = (stride + 63) / 64 * 64;
     if (stride <= workers_.scratch_stride && memory_) return;
@@ -91,6 +96,7 @@ class CpuBackend : public Backend {
 
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
     if (consumer.op == Op::embedding) return host::in_place(graph, weight);
+    if (consumer.op == Op::attention && slot >= 4) return pack_positions(graph, weight, consumer);
     if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
     const int64_t n = graph[weight].shape.dims[0];
     if (slot == 1) return pack_panels(graph, weight);
@@ -104,8 +110,11 @@ class CpuBackend : public Backend {
       need_.linear =
           std::max(need_.linear, table_.linear_scratch_bytes(graph[node.inputs[0]].shape.cols()));
     } else if (node.op == Op::attention) {
-      need_.head_dim =
-          std::max(need_.head_dim, node.shape.cols() / node.as<AttentionAttrs>().heads);
+      const auto& attrs = node.as<AttentionAttrs>();
+      need_.head_dim = std::max(need_.head_dim, node.shape.cols() / attrs.heads);
+      if (attrs.span() > 0)
+        need_.position_columns =
+            std::max<int64_t>(need_.position_columns, cpu::positions_of(attrs, 1).columns);
     }
     return lower_on_host<Kernels>(graph, node, in, out);
   }
@@ -127,6 +136,18 @@ class CpuBackend : public Backend {
       cpu::pack_linear(p.data, p.dtype, p.rows, p.cols, to, pool_);
       to += cpu::packed_floats(p.rows, p.cols);
     }
+    return {memory, memory.get(), bytes, DType::kF32};
+  }
+
+  static Packed pack_positions(const Graph& graph, NodeId table, const Node& node) {
+    const auto& attrs = node.as<AttentionAttrs>();
+    const int64_t head_dim = graph[table].shape.cols() / attrs.heads;
+    const size_t bytes =
+        static_cast<size_t>(attrs.heads * cpu::positions_of(attrs, head_dim).head) * sizeof(float);
+    const std::shared_ptr<std::byte> memory = host::alloc(bytes);
+    const Packed dense = host::as_f32(graph, table);
+    cpu::pack_positions(static_cast<const float*>(dense.data), attrs, head_dim,
+                        reinterpret_cast<float*>(memory.get()));
     return {memory, memory.get(), bytes, DType::kF32};
   }
 

@@ -31,7 +31,8 @@ struct KernelTable {
   // attention_scratch_bytes.
   void (*attention)(const AttentionArgs&, int32_t sequence, int32_t head, int64_t q0, int64_t q1,
                     std::byte* scratch) noexcept;
-  size_t (*attention_scratch_bytes)(int64_t max_length, int64_t head_dim) noexcept;
+  size_t (*attention_scratch_bytes)(int64_t max_length, int64_t head_dim,
+                                    int64_t position_columns) noexcept;
 
   // Rows [begin, end), or sequences [begin, end) for pool.
   void (*layer_norm)(const LayerNormArgs&, int64_t begin, int64_t end) noexcept;

@@ -52,6 +52,9 @@ struct LinearArgs {
 // kv_heads / heads). y = softmax(scale * q k^T + bias[h][j - i + span - 1]) v over the keys j of
 // the query's own sequence (j <= i when causal). `bias` is indexed by distance alone, so no L x L
 // table exists; sequences are at most `span` long when it is given.
+// Disentangled attention adds scale * (q_i . position_keys[d] + k_j . position_queries[d]) for the
+// distance d = j - i, either table alone or both. `position_at` says where a distance is in them:
+// ref: a row of [rows][heads * head_dim]; cpu: a column of panels (cpu/positions.h).
 struct AttentionArgs {
   const float* q;
   const float* k;
@@ -65,6 +68,32 @@ struct AttentionArgs {
   int32_t heads, kv_heads, head_dim;
   float scale;
   bool causal;
+  const float* position_keys;     // or null
+  const float* position_queries;  // or null
+  const int32_t* position_at;     // position_at[d]: see exec/distances.h
+  int32_t reach;                  // distances d >= reach are as reach, d <= -reach as -reach
+  int64_t position_head;          // cpu: floats from one head's panels to the next's
+  int32_t position_columns;       // cpu: columns of all panels of a head, padding excluded
+};
+
+// y[t] = rows t - (size - 1) / 2 .. t + size / 2 of x side by side, within t's sequence; zeros
+// beyond its ends.
+struct WindowsArgs {
+  const float* x;
+  int64_t ldx;
+  float* y;
+  int64_t ldy;
+  int64_t cols;
+  int32_t size;
+  Ragged batch;
+};
+
+// y[o][s * in + i] = w[o][i - first input of o's group][s]; zeros outside of the group.
+struct ConvWeightArgs {
+  const float* w;  // [outputs][inputs / groups][size]
+  int64_t outputs, inputs, size, groups;
+  float* y;
+  int64_t ldy;
 };
 
 // y[i] = (x[i] - mean) / sqrt(variance + eps) * weight + bias, each row on its own; variance is the

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstring>
 
 #include "exec/lower.h"
@@ -21,6 +22,37 @@ void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t ro
     std::memcpy(y + i * ldy, x + i * ldx, static_cast<size_t>(cols) * sizeof(float));
 }
 
+void windows(const WindowsArgs& a) noexcept {
+  const auto bytes = static_cast<size_t>(a.cols) * sizeof(float);
+  for (int32_t b = 0; b < a.batch.sequences; ++b) {
+    const int64_t begin = a.batch.offsets[b], end = a.batch.offsets[b + 1];
+    for (int64_t t = begin; t < end; ++t) {
+      float* y = a.y + t * a.ldy;
+      for (int64_t s = 0; s < a.size; ++s, y += a.cols) {
+        const int64_t from = t + s - (a.size - 1) / 2;
+        if (from < begin || from >= end) {
+          std::fill_n(y, a.cols, 0.0f);
+        } else {
+          std::memcpy(y, a.x + from * a.ldx, bytes);
+        }
+      }
+    }
+  }
+}
+
+void conv_weight(const ConvWeightArgs& a) noexcept {
+  const int64_t in = a.inputs / a.groups, out = a.outputs / a.groups;
+  for (int64_t o = 0; o < a.outputs; ++o) {
+    float* y = a.y + o * a.ldy;
+    std::fill_n(y, a.size * a.inputs, 0.0f);
+    const int64_t first = o / out * in;
+    for (int64_t i = 0; i < in; ++i) {
+      for (int64_t s = 0; s < a.size; ++s)
+        y[s * a.inputs + first + i] = a.w[(o * in + i) * a.size + s];
+    }
+  }
+}
+
 Cost cost_of(const Graph& graph, const Node& node) {
   const auto cols = static_cast<double>(node.shape.cols());
   Cost cost;
@@ -41,7 +73,8 @@ Cost cost_of(const Graph& graph, const Node& node) {
       cost.flops_per_row = 2 * cols * static_cast<double>(graph[node.inputs[0]].shape.cols());
       break;
     case Op::attention:
-      cost.flops_per_pair = 4 * cols;
+      cost.flops_per_pair =
+          cols * (4 + 2 * (node.input(4) != kNoNode) + 2 * (node.input(5) != kNoNode));
       break;
     case Op::embedding:
       cost.bytes_per_row += cols * sizeof(float) * 0.5 * static_cast<double>(node.inputs.size());

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "exec/distances.h"
 #include "exec/step.h"
 
 namespace trine {
@@ -16,6 +17,8 @@ namespace trine {
 void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y) noexcept;
 void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows,
                   int64_t cols) noexcept;
+void windows(const WindowsArgs&) noexcept;
+void conv_weight(const ConvWeightArgs&) noexcept;
 // Work of a node, counted from its shapes.
 Cost cost_of(const Graph&, const Node&);
 
@@ -65,32 +68,54 @@ template <class Kernels>
 Step attention(const Graph& graph, const Node& node, std::span<const Operand> in,
                const Operand& out) {
   struct Args {
-    Operand q, k, v, bias, y;
+    Operand q, k, v, bias, y, position_keys, position_queries;
     int32_t span, heads, kv_heads, head_dim;
     float scale;
     bool causal;
+    Positions positions;
   };
   const auto& attrs = node.as<AttentionAttrs>();
+  const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
   Args args{in[0],
             in[1],
             in[2],
-            {},
+            operand(3),
             out,
+            operand(4),
+            operand(5),
             0,
             attrs.heads,
             attrs.kv_heads,
             static_cast<int32_t>(node.shape.cols() / attrs.heads),
             attrs.scale,
-            attrs.causal};
-  if (in.size() > 3) {
-    args.bias = in[3];
-    args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
-  }
-  return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
-    Kernels::attention({a.q.template at<const float>(c), a.k.template at<const float>(c),
-                        a.v.template at<const float>(c), a.q.ld, a.k.ld, a.v.ld,
-                        a.bias.template at<const float>(c), a.span, a.y.template at<float>(c),
-                        a.y.ld, c.batch, a.heads, a.kv_heads, a.head_dim, a.scale, a.causal},
+            attrs.causal,
+            {}};
+  if (args.bias) args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
+  if (args.position_keys || args.position_queries)
+    args.positions = Kernels::positions_of(attrs, args.head_dim);
+  return step(graph, node, std::move(args), [](const Args& a, const RunContext& c) noexcept {
+    Kernels::attention({a.q.template at<const float>(c),
+                        a.k.template at<const float>(c),
+                        a.v.template at<const float>(c),
+                        a.q.ld,
+                        a.k.ld,
+                        a.v.ld,
+                        a.bias.template at<const float>(c),
+                        a.span,
+                        a.y.template at<float>(c),
+                        a.y.ld,
+                        c.batch,
+                        a.heads,
+                        a.kv_heads,
+                        a.head_dim,
+                        a.scale,
+                        a.causal,
+                        a.position_keys.template at<const float>(c),
+                        a.position_queries.template at<const float>(c),
+                        a.positions.at.values.empty() ? nullptr : a.positions.at.center(),
+                        a.positions.at.reach,
+                        a.positions.head,
+                        a.positions.columns},
                        c);
   });
 }
@@ -225,6 +250,37 @@ inline Step concat(const Graph& graph, const Node& node, std::span<const Operand
               });
 }
 
+inline Step windows(const Graph& graph, const Node& node, std::span<const Operand> in,
+                    const Operand& out) {
+  struct Args : Unary {
+    int64_t cols;
+    int32_t size;
+  };
+  const int32_t size = node.as<WindowsAttrs>().size;
+  return step(graph, node, Args{{in[0], out}, node.shape.cols() / size, size},
+              [](const Args& a, const RunContext& c) noexcept {
+                trine::windows({a.x.at<const float>(c), a.x.ld, a.y.at<float>(c), a.y.ld, a.cols,
+                                a.size, c.batch});
+              });
+}
+
+inline Step conv_weight(const Graph& graph, const Node& node, std::span<const Operand> in,
+                        const Operand& out) {
+  struct Args : Unary {
+    ConvWeightArgs sizes;
+  };
+  const auto& w = graph[node.inputs[0]].shape.dims;
+  const int64_t groups = node.as<ConvWeightAttrs>().groups;
+  const ConvWeightArgs sizes{nullptr, w[0], w[1] * groups, w[2], groups, nullptr, out.ld};
+  return step(graph, node, Args{{in[0], out}, sizes},
+              [](const Args& a, const RunContext& c) noexcept {
+                ConvWeightArgs args = a.sizes;
+                args.w = a.x.at<const float>(c);
+                args.y = a.y.at<float>(c);
+                trine::conv_weight(args);
+              });
+}
+
 template <class Kernels>
 Step relative_bias(const Graph& graph, const Node& node, std::span<const Operand> in,
                    const Operand& out) {
@@ -271,6 +327,10 @@ Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand
       return concat(graph, node, in, out);
     case Op::relative_bias:
       return relative_bias<Kernels>(graph, node, in, out);
+    case Op::windows:
+      return windows(graph, node, in, out);
+    case Op::conv_weight:
+      return conv_weight(graph, node, in, out);
     case Op::input:
     case Op::weight:
     case Op::constant:

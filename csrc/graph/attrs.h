@@ -74,12 +74,38 @@ struct AttentionAttrs {
   int32_t kv_heads = 0;
   float scale = 0;
   bool causal = false;
+  // Of the position tables: their 2 * span rows, span = position_buckets or, where that is not
+  // positive (no buckets), max_relative_positions.
+  int32_t position_buckets = 0;
+  int32_t max_relative_positions = 0;
+
+  int32_t span() const noexcept {
+    return position_buckets > 0 ? position_buckets : max_relative_positions;
+  }
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& field) {
     field("heads", self.heads);
     field("kv_heads", self.kv_heads);
     field("scale", self.scale);
     field("causal", self.causal);
+    field("position_buckets", self.position_buckets);
+    field("max_relative_positions", self.max_relative_positions);
+  }
+};
+
+struct WindowsAttrs {
+  int32_t size = 1;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("size", self.size);
+  }
+};
+
+struct ConvWeightAttrs {
+  int32_t groups = 1;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("groups", self.groups);
   }
 };
 
@@ -127,9 +153,10 @@ struct SliceAttrs {
   }
 };
 
-using Attrs = std::variant<NoAttrs, InputAttrs, WeightAttrs, ConstantAttrs, RelativeBiasAttrs,
-                           PositionsAttrs, LinearAttrs, AttentionAttrs, LayerNormAttrs,
-                           ActivationAttrs, PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
+using Attrs =
+    std::variant<NoAttrs, InputAttrs, WeightAttrs, ConstantAttrs, RelativeBiasAttrs, PositionsAttrs,
+                 LinearAttrs, AttentionAttrs, WindowsAttrs, ConvWeightAttrs, LayerNormAttrs,
+                 ActivationAttrs, PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
 
 // Names as configurations spell them ("gelu_new" and "gelu_pytorch_tanh" are both the tanh form).
 std::string_view name_of(Activation) noexcept;

@@ -72,6 +72,9 @@ class Inference {
   void embedding();
   void linear();
   void attention();
+  void position_table(size_t i) const;
+  void windows();
+  void conv_weight();
   void layer_norm();
   void activation();
   void add();
@@ -193,7 +196,7 @@ void Inference::linear() {
 }
 
 void Inference::attention() {
-  arity(3, 4);
+  arity(3, 6);
   const auto& a = node_.as<AttentionAttrs>();
   const int64_t width = rows_of(0).cols();
   if (a.heads < 1 || width % a.heads)
@@ -217,7 +220,51 @@ void Inference::attention() {
       fail("the bias must be [", a.heads, ", 2 * span - 1], but is ", to_string(bias));
     }
   }
+  for (size_t i : {size_t{4}, size_t{5}}) {
+    if (has(i)) position_table(i);
+  }
   node_.shape = {Rows::kTokens, {width}};
+}
+
+void Inference::position_table(size_t i) const {
+  const auto& a = node_.as<AttentionAttrs>();
+  const int64_t rows = 2 * int64_t{a.span()};
+  const std::vector<int64_t> wanted{rows, rows_of(0).cols()};
+  if (in(i).shape.rows != Rows::kFixed || in(i).shape.dims != wanted) {
+    fail("position table ", i, " must be [", rows, ", ", wanted[1], "], but is ",
+         to_string(in(i).shape));
+  }
+  if (a.causal || a.kv_heads != a.heads)
+    fail("disentangled attention is neither causal nor shares key heads");
+  constexpr int32_t kMost = 1 << 20;
+  if (a.span() < 1 || a.span() > kMost || a.max_relative_positions > kMost)
+    fail("position_buckets ", a.position_buckets, " and max_relative_positions ",
+         a.max_relative_positions, " are out of range");
+  // The logarithm's base would be 1 or less (and its buckets fall with the distance).
+  const int32_t exact = a.position_buckets / 2;
+  if (a.position_buckets > 0 && (exact < 1 || a.max_relative_positions - 1 <= exact)) {
+    fail("max_relative_positions ", a.max_relative_positions, " must exceed half of ",
+         a.position_buckets, " position_buckets by more than 1");
+  }
+}
+
+void Inference::windows() {
+  arity(1, 1);
+  const int32_t size = node_.as<WindowsAttrs>().size;
+  if (rows_of(0).rows != Rows::kTokens) fail("needs rows of tokens");
+  if (size < 1 || size > 1024) fail("size ", size, " is out of range");
+  node_.shape = {Rows::kTokens, {size * rows_of(0).cols()}};
+}
+
+void Inference::conv_weight() {
+  arity(1, 1);
+  const int32_t groups = node_.as<ConvWeightAttrs>().groups;
+  const Shape& w = in(0).shape;
+  if (w.rows != Rows::kFixed || w.dims.size() != 3)
+    fail("the weight must be [out, in / groups, size], but is ", to_string(w));
+  if (groups < 1 || w.dims[0] % groups != 0)
+    fail(w.dims[0], " outputs don't split into ", groups, " groups");
+  node_.shape = {Rows::kFixed, {w.dims[0], w.dims[2] * w.dims[1] * groups}};
 }
 
 void Inference::layer_norm() {

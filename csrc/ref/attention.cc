@@ -7,6 +7,16 @@
 
 namespace trine::ref {
 
+namespace {
+
+double inner(const float* a, const float* b, int64_t n) {
+  double sum = 0.0;
+  for (int64_t c = 0; c < n; ++c) sum += double{a[c]} * double{b[c]};
+  return sum;
+}
+
+}  // namespace
+
 void attention(const AttentionArgs& args) {
   std::vector<double> score;
   for (int32_t b = 0; b < args.batch.sequences; ++b) {
@@ -23,9 +33,15 @@ void attention(const AttentionArgs& args) {
 
         score.assign(static_cast<size_t>(keys), 0.0);
         for (int64_t j = 0; j < keys; ++j) {
-          double dot = 0.0;
-          for (int64_t c = 0; c < args.head_dim; ++c)
-            dot += double{q[c]} * double{k[j * args.ldk + c]};
+          double dot = inner(q, k + j * args.ldk, args.head_dim);
+          if (args.position_at != nullptr) {
+            const int64_t d = std::clamp<int64_t>(j - i, -args.reach, args.reach);
+            const int64_t at = (args.position_at[d] * args.heads + h) * args.head_dim;
+            if (args.position_keys != nullptr)
+              dot += inner(q, args.position_keys + at, args.head_dim);
+            if (args.position_queries != nullptr)
+              dot += inner(k + j * args.ldk, args.position_queries + at, args.head_dim);
+          }
           dot *= double{args.scale};
           if (args.bias != nullptr) {
             dot += double{args.bias[h * (2 * args.span - 1) + j - i + args.span - 1]};

@@ -12,6 +12,9 @@ namespace {
 struct Kernels {
   static void linear(const LinearArgs& a, const RunContext&) noexcept { ref::linear(a); }
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
+  static Positions positions_of(const AttentionAttrs& a, int64_t) {
+    return {position_rows(a), 0, 0};
+  }
   static void layer_norm(const LayerNormArgs& a, const RunContext&) noexcept { ref::layer_norm(a); }
   static void embedding(const EmbeddingArgs& a, const RunContext&) noexcept { ref::embedding(a); }
   static void activation(const ActivationArgs& a, const RunContext&) noexcept {

@@ -150,18 +150,46 @@ def attention(
     bias: Value | None = None,
     kv_heads: int | None = None,
     causal: bool = False,
+    position_keys: Value | None = None,
+    position_queries: Value | None = None,
+    position_buckets: int = 0,
+    max_relative_positions: int = 0,
     name: str = "",
 ) -> Value:
-    """Softmax attention within each sequence; ``bias`` [heads, 2 * span - 1] is by distance."""
+    """Softmax attention within each sequence.
+
+    Parameters
+    ----------
+    q, k, v : rows of tokens, the heads' columns side by side.
+    scale : of all products, the position terms' included.
+    bias : [heads, 2 * span - 1], added to the score by the distance of key and query.
+    position_keys, position_queries : projected position tables of disentangled attention
+        [2 * span, columns of q]; span is ``position_buckets``, or ``max_relative_positions`` where
+        there are no buckets (0 or less).
+    """
     return q.graph.add(
         "attention",
-        [q, k, v, bias],
+        [q, k, v, bias, position_keys, position_queries],
         name=name,
         heads=heads,
         kv_heads=kv_heads or heads,
         scale=scale,
         causal=causal,
+        position_buckets=position_buckets,
+        max_relative_positions=max_relative_positions,
     )
+
+
+def conv1d(x: Value, w: Scope, *, groups: int = 1, activation: str = "none") -> Value:
+    """Convolution along each sequence with zeros beyond its ends; ``weight`` is torch's.
+
+    ``weight`` [out, in / groups, size] has an odd size, so that the length stays. Groups are
+    computed as one dense product.
+    """
+    weight = w.weight("weight")
+    dense = x.graph.add("conv_weight", [weight], name=w.name, groups=groups)
+    rows = x.graph.add("windows", [x], name=w.name, size=int(weight.shape[-1]))
+    return linear(rows, w, weight=dense, activation=activation)
 
 
 def relative_bias(table: Value, *, num_buckets: int, max_distance: int, span: int) -> Value:

@@ -88,7 +88,7 @@ void run(const cpu::KernelTable& table, const AttentionArgs& args) {
   for (int32_t b = 0; b < args.batch.sequences; ++b) {
     longest = std::max<int64_t>(longest, args.batch.offsets[b + 1] - args.batch.offsets[b]);
   }
-  Scratch scratch(table.attention_scratch_bytes(longest, args.head_dim));
+  Scratch scratch(table.attention_scratch_bytes(longest, args.head_dim, 0));
   for (int32_t b = 0; b < args.batch.sequences; ++b) {
     for (int32_t h = 0; h < args.heads; ++h) {
       table.attention(args, b, h, 0, args.batch.offsets[b + 1] - args.batch.offsets[b],
@@ -193,7 +193,7 @@ TEST(attention_does_not_depend_on_its_surroundings) {
 
       Matrix<float> cut = problem.output();
       const AttentionArgs args = problem.args(cut);
-      Scratch scratch(table->attention_scratch_bytes(300, args.head_dim));
+      Scratch scratch(table->attention_scratch_bytes(300, args.head_dim, 0));
       for (int32_t b = 0; b < args.batch.sequences; ++b) {
         const int64_t length = shape.lengths[size_t(b)];
         for (int64_t q0 = 0, q1 = 0; q0 < length; q0 = q1) {
@@ -215,7 +215,7 @@ TEST(attention_does_not_depend_on_threads) {
     run(*table, problem.args(want));
     for (const int threads : {1, 2, 5}) {
       cpu::ThreadPool pool(threads);
-      const size_t stride = (table->attention_scratch_bytes(700, 16) + 63) / 64 * 64;
+      const size_t stride = (table->attention_scratch_bytes(700, 16, 0) + 63) / 64 * 64;
       Scratch scratch(stride * size_t(pool.size()));
       Matrix<float> y = problem.output();
       cpu::attention(problem.args(y), {table, &pool, scratch.data(), stride});

@@ -13,8 +13,14 @@
 // of columns of V). Register budget: AVX-512 12 x 2 accumulators + 2 + 1 of 32; AVX2 6 x 2 + 2 + 1
 // of 16; NEON 6 x 4 + 4 + 1 of 32.
 //
-// The scores' strips are where further terms of a score belong: softmax_row's first pass adds the
-// bias there, before anything leaves L1.
+// Further terms of a score are added by softmax_row's first pass, before anything leaves L1:
+// MPNet's bias, and DeBERTa's two position terms, which are products of the same kind with the
+// tables' panels (cpu/positions.h) in place of K's. For a query the terms q_i . position_keys[j -
+// i] are a contiguous run over j (with repeats where a bucket holds several distances: a
+// permutation of what was loaded). For a key the terms k_j . position_queries[j - i] are one over
+// i: they are made for kQueriesAtOnce queries and a vector of keys at a time, and turned by
+// transposing registers. Only the columns that occur are computed, nothing is gathered, and nothing
+// L x L is kept.
 //
 // Order. A score sums its coordinates, and an output its keys, in ascending order in one
 // accumulator; the softmax's sum runs over keys j, j + lanes, .. in lane j. So a query's bits
@@ -33,6 +39,14 @@ constexpr int64_t kStripFloats = kBlockQueries * kStripStride;
 // few cache sets. At 1024 keys that gives 15 % there and costs 1 to 2 % elsewhere.
 constexpr int64_t kCopyValues = 64;
 constexpr float kLog2OfE = 1.44269504f;
+// Queries whose terms of position_queries are kept at once: L2 holds this many x L of them. The
+// fewer, the more columns are computed twice: (96 + 16) / 96 of what is needed.
+constexpr int64_t kQueriesAtOnce = 96;
+// Keys whose products with the table are one tile.
+constexpr int kKeyRows = Vec::kLanes >= 8 ? Vec::kLanes / 2 : kBlockQueries >= 4 ? 4 : 2;
+constexpr int64_t kWide = kWideVecs * Vec::kLanes;
+static_assert(kQueriesAtOnce % kBlockQueries == 0 && kQueriesAtOnce % Vec::kLanes == 0);
+static_assert(kKeyRows <= kBlockQueries && Vec::kLanes % kKeyRows == 0);
 
 static TRINE_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
@@ -61,11 +75,45 @@ struct Head {
   float* panels;   // K
   float* queries;  // strips
   float* scores;   // strips
+
+  // Panels of this head's position tables, or null.
+  const float* position_keys;
+  const float* position_queries;
+  const int32_t* position_at;
+  int64_t reach;
+  // Products with them, and the distance from row to row: of a block's queries, of a vector's keys,
+  // and those turned to queries x keys.
+  float* key_terms;
+  float* products;
+  float* query_terms;
+  int64_t key_terms_ld, products_ld, query_terms_ld;
 };
 
-static size_t attention_scratch_bytes(int64_t max_length, int64_t head_dim) noexcept {
+// A row of products with the columns that `distances` neighbouring distances can lie in: from the
+// start of a panel to the end of a tile, and a vector more, which may be read.
+static TRINE_INLINE int64_t product_row(int64_t distances, int64_t columns) {
+  return round_up(smaller(distances, columns) + kPanel - 1 + kWide, kPanel) + kPanel;
+}
+static TRINE_INLINE int64_t key_terms_row(int64_t length, int64_t columns) {
+  return product_row(length + kBlockQueries, columns);
+}
+static TRINE_INLINE int64_t products_row(int64_t columns) {
+  return product_row(kQueriesAtOnce + 2 * Vec::kLanes, columns);
+}
+static TRINE_INLINE int64_t query_terms_row(int64_t length) {
+  const int64_t ld = round_up(length, kPanel);
+  return ld % 256 == 0 ? ld + kPanel : ld;  // a power of two would share cache sets
+}
+
+static size_t attention_scratch_bytes(int64_t max_length, int64_t head_dim,
+                                      int64_t position_columns) noexcept {
   const int64_t keys = round_up(max_length, kPanel), dim = round_up(head_dim, kPanel);
-  const int64_t floats = 2 * keys * dim + strip_floats(head_dim) + strip_floats(max_length);
+  int64_t floats = 2 * keys * dim + strip_floats(head_dim) + strip_floats(max_length);
+  if (position_columns > 0) {
+    floats += kBlockQueries * key_terms_row(max_length, position_columns) +
+              Vec::kLanes * products_row(position_columns) +
+              kQueriesAtOnce * query_terms_row(max_length);
+  }
   return static_cast<size_t>(floats) * sizeof(float);
 }
 
@@ -113,65 +161,125 @@ static TRINE_INLINE void multiply(const float* strips, int64_t depth, const floa
   }
 }
 
-// Queries i0 .. i0 + R - 1 into strips, scaled.
+// `rows` rows, at most R, into strips, scaled; zeros in place of those that lack.
 template <int R>
-static TRINE_INLINE void load_queries(const Head& head, int64_t i0) {
+static TRINE_INLINE void load_rows(const Head& head, const float* from, int64_t ld, int64_t rows) {
   constexpr int64_t kLanes = Vec::kLanes;
   const Vec scale = Set(head.scale);
   for (int r = 0; r < R; ++r) {
-    const float* q = head.q + (i0 + r) * head.ldq;
     for (int64_t c = 0; c < head.dim; c += kLanes) {
-      const Vec scaled = Mul(LoadUpTo(q + c, smaller(head.dim - c, kLanes)), scale);
-      StoreU(scaled, head.queries + in_strip(r, c));
+      const Vec x = r < rows ? LoadUpTo(from + r * ld + c, smaller(head.dim - c, kLanes)) : Zero();
+      StoreU(Mul(x, scale), head.queries + in_strip(r, c));
     }
   }
 }
 
-// Scores of R queries and the NV vectors of keys from j on.
+// Products of the strips' R rows and NV vectors of columns of panels, to rows `ld` apart.
 template <int R, int NV>
-static TRINE_NOINLINE void score_tile(const Head& head, int64_t j) noexcept {
+static TRINE_NOINLINE void panel_tile(const Head& head, const float* panels, float* to,
+                                      int64_t ld) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
   Vec acc[R][NV];
-  multiply<R, NV>(head.queries, head.dim, head.panels + j * head.dim, kPanel,
+  multiply<R, NV>(head.queries, head.dim, panels, kPanel,
                   kVecsPerPanel == 1 ? kPanel * head.dim : kLanes, acc);
-  float* to = head.scores + in_strip(0, j);
   TRINE_UNROLL for (int r = 0; r < R; ++r) {
-    TRINE_UNROLL for (int v = 0; v < NV; ++v) StoreU(acc[r][v], to + r * kStripStride + v * kLanes);
+    TRINE_UNROLL for (int v = 0; v < NV; ++v) StoreU(acc[r][v], to + r * ld + v * kLanes);
   }
 }
 
 template <int R>
 static TRINE_INLINE void score_block(const Head& head, int64_t keys) {
-  constexpr int64_t kWide = kWideVecs * Vec::kLanes;
+  const float* panels = head.panels;
   int64_t j = 0;
-  for (; j + kWide <= round_up(keys, kPanel); j += kWide) score_tile<R, kWideVecs>(head, j);
+  for (; j + kWide <= round_up(keys, kPanel); j += kWide, panels += kWide * head.dim)
+    panel_tile<R, kWideVecs>(head, panels, head.scores + in_strip(0, j), kStripStride);
   if constexpr (kVecsPerPanel == 1) {
-    if (j < keys) score_tile<R, 1>(head, j);
+    if (j < keys) panel_tile<R, 1>(head, panels, head.scores + in_strip(0, j), kStripStride);
   }
+}
+
+// Where distance d stands in position_at, and the kLanes - 1 distances behind it.
+static TRINE_INLINE const int32_t* columns_of(const Head& head, int64_t d) {
+  const int64_t least = -head.reach - Vec::kLanes;
+  return head.position_at + (d > head.reach ? head.reach : d < least ? least : d);
+}
+
+// Products of the strips' R rows and the columns of all distances from `least` to `most`, to rows
+// `ld` apart. Returns the column that comes first in them.
+template <int R>
+static TRINE_INLINE int64_t position_products(const Head& head, const float* panels, int64_t least,
+                                              int64_t most, float* to, int64_t ld) {
+  const int64_t begin = *columns_of(head, least) / kPanel * kPanel;
+  const int64_t end = *columns_of(head, most) + 1;
+  for (int64_t c = begin; c < end; c += kWide)
+    panel_tile<R, kWideVecs>(head, panels + c * head.dim, to + c - begin, ld);
+  return begin;
+}
+
+// The terms of position_queries for the queries [s0, s1) and all keys.
+static TRINE_NOINLINE void make_query_terms(const Head& head, int64_t s0, int64_t s1) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes;
+  const int64_t end = s0 + round_up(s1 - s0, kLanes);
+  for (int64_t j0 = 0; j0 < head.length; j0 += kLanes) {
+    int64_t begin = 0;
+    TRINE_UNROLL for (int r = 0; r < kLanes; r += kKeyRows) {
+      const int64_t j = j0 + r;
+      load_rows<kKeyRows>(head, head.k + j * head.ldk, head.ldk, head.length - j);
+      begin = position_products<kKeyRows>(head, head.position_queries, j0 - (end - 1),
+                                          j0 + kLanes - 1 - s0,
+                                          head.products + r * head.products_ld, head.products_ld);
+    }
+    for (int64_t i0 = s0; i0 < end; i0 += kLanes) {
+      // Lane x of row r: key j0 + r and, as distances rise, query i0 + kLanes - 1 - x.
+      Vec block[kLanes];
+      TRINE_UNROLL for (int r = 0; r < kLanes; ++r) {
+        const int32_t* columns = columns_of(head, j0 + r - (i0 + kLanes - 1));
+        block[r] = LoadAt(head.products + r * head.products_ld + *columns - begin, columns);
+      }
+      Transpose(block);
+      float* to = head.query_terms + (i0 + kLanes - 1 - s0) * head.query_terms_ld + j0;
+      TRINE_UNROLL for (int r = 0; r < kLanes; ++r) StoreU(block[r], to - r * head.query_terms_ld);
+    }
+  }
+}
+
+// What is added to the scores of one query.
+struct Terms {
+  const float* bias;       // bias[j], times log2(e)
+  const float* key_terms;  // [column - first_column]
+  int64_t first_column;
+  const float* query_terms;  // [j]
+};
+
+static TRINE_INLINE Vec add_terms(const Head& head, const Terms& terms, int64_t i, int64_t j,
+                                  int64_t n, Vec score) {
+  if (terms.bias != nullptr) score = MulAdd(LoadUpTo(terms.bias + j, n), Set(kLog2OfE), score);
+  if (terms.key_terms != nullptr) {
+    const int32_t* columns = columns_of(head, j - i);
+    score = Add(score, LoadAt(terms.key_terms + *columns - terms.first_column, columns));
+  }
+  if (terms.query_terms != nullptr) score = Add(score, LoadU(terms.query_terms + j));
+  return score;
 }
 
 // Row r of the scores, of query i, into exp(score - largest), in place; the sum is returned. Lanes
 // past the last key count as nothing.
-static TRINE_INLINE float softmax_row(const Head& head, int r, int64_t i, int64_t keys) {
+static TRINE_INLINE float softmax_row(const Head& head, const Terms& terms, int r, int64_t i,
+                                      int64_t keys) {
   constexpr int64_t kLanes = Vec::kLanes;
   const Vec lowest = Set(-INFINITY);
-  const float* bias = head.bias == nullptr ? nullptr : head.bias - i;
   Vec largest = lowest;
   for (int64_t j0 = 0; j0 < keys; j0 += kStripLength) {
     float* s = head.scores + in_strip(r, j0);
     const int64_t run = smaller(keys - j0, kStripLength);
     int64_t j = 0;
     for (; j + kLanes <= run; j += kLanes) {
-      Vec score = LoadU(s + j);
-      if (bias != nullptr) {
-        score = MulAdd(LoadU(bias + j0 + j), Set(kLog2OfE), score);
-        StoreU(score, s + j);
-      }
+      const Vec score = add_terms(head, terms, i, j0 + j, kLanes, LoadU(s + j));
+      StoreU(score, s + j);
       largest = Max(largest, score);
     }
     if (j < run) {
-      Vec score = LoadU(s + j);
-      if (bias != nullptr) score = MulAdd(LoadN(bias + j0 + j, run - j), Set(kLog2OfE), score);
+      Vec score = add_terms(head, terms, i, j0 + j, run - j, LoadU(s + j));
       score = IfThenElse(FirstN(run - j), score, lowest);
       StoreU(score, s + j);
       largest = Max(largest, score);
@@ -222,13 +330,24 @@ static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t c,
 }
 
 template <int R>
-static void attend_block(const Head& head, int64_t i0) noexcept {
+static void attend_block(const Head& head, int64_t s0, int64_t i0) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
-  load_queries<R>(head, i0);
+  load_rows<R>(head, head.q + i0 * head.ldq, head.ldq, R);
   score_block<R>(head, head.causal ? i0 + R : head.length);
+  Terms terms = {};
+  if (head.position_keys != nullptr) {
+    terms.first_column =
+        position_products<R>(head, head.position_keys, -(i0 + R - 1), head.length - 1 - i0,
+                             head.key_terms, head.key_terms_ld);
+  }
   float scale[R];
   for (int r = 0; r < R; ++r) {
-    scale[r] = 1.0f / softmax_row(head, r, i0 + r, head.causal ? i0 + r + 1 : head.length);
+    const int64_t i = i0 + r;
+    if (head.bias != nullptr) terms.bias = head.bias - i;
+    if (head.position_keys != nullptr) terms.key_terms = head.key_terms + r * head.key_terms_ld;
+    if (head.position_queries != nullptr)
+      terms.query_terms = head.query_terms + (i - s0) * head.query_terms_ld;
+    scale[r] = 1.0f / softmax_row(head, terms, r, i, head.causal ? i + 1 : head.length);
   }
   int64_t c = 0;
   for (; c + (kWideVecs - 1) * kLanes < head.dim; c += kWideVecs * kLanes) {
@@ -237,11 +356,11 @@ static void attend_block(const Head& head, int64_t i0) noexcept {
   for (; c < head.dim; c += kLanes) value_tile<R, 1>(head, i0, c, scale);
 }
 
-// Blocks of R queries while they last, then smaller ones.
+// Blocks of R queries while they last, then smaller ones; query_terms begin with s0.
 template <int R>
-static TRINE_INLINE void attend(const Head& head, int64_t i, int64_t end) {
-  for (; i + R <= end; i += R) attend_block<R>(head, i);
-  if constexpr (R > 1) attend<(R > 8 ? 8 : R > 4 ? 4 : R / 2)>(head, i, end);
+static TRINE_INLINE void attend(const Head& head, int64_t s0, int64_t i, int64_t end) {
+  for (; i + R <= end; i += R) attend_block<R>(head, s0, i);
+  if constexpr (R > 1) attend<(R > 8 ? 8 : R > 4 ? 4 : R / 2)>(head, s0, i, end);
 }
 
 // V's rows end to end, padded with zeros to whole vectors.
@@ -285,5 +404,22 @@ static void attention(const AttentionArgs& args, int32_t sequence, int32_t head_
   float* values = head.panels + round_up(head.keys, kPanel) * round_up(dim, kPanel);
   pack_keys(head);
   if (dim % Vec::kLanes != 0 || head.keys >= kCopyValues) copy_values(head, values);
-  attend<kBlockQueries>(head, q0, q1);
+  if (args.position_at == nullptr) return attend<kBlockQueries>(head, q0, q0, q1);
+
+  const int64_t table = head_index * args.position_head;
+  if (args.position_keys != nullptr) head.position_keys = args.position_keys + table;
+  if (args.position_queries != nullptr) head.position_queries = args.position_queries + table;
+  head.position_at = args.position_at;
+  head.reach = args.reach;
+  head.key_terms_ld = key_terms_row(head.length, args.position_columns);
+  head.products_ld = products_row(args.position_columns);
+  head.query_terms_ld = query_terms_row(head.length);
+  head.key_terms = values + round_up(head.keys, kPanel) * round_up(dim, kPanel);
+  head.products = head.key_terms + kBlockQueries * head.key_terms_ld;
+  head.query_terms = head.products + Vec::kLanes * head.products_ld;
+  for (int64_t s0 = q0; s0 < q1; s0 += kQueriesAtOnce) {
+    const int64_t s1 = smaller(q1, s0 + kQueriesAtOnce);
+    if (head.position_queries != nullptr) make_query_terms(head, s0, s1);
+    attend<kBlockQueries>(head, s0, s0, s1);
+  }
 }

@@ -37,6 +37,12 @@ static TRINE_INLINE void StoreN(Vec a, float* p, int64_t n) {
   _mm256_maskstore_ps(p, _mm256_castps_si256(FirstN(n).m), a.v);
 }
 
+static TRINE_INLINE Vec LoadAt(const float* p, const int32_t* at) {
+  const __m256i lanes = _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)),
+                                         _mm256_set1_epi32(at[0]));
+  return {_mm256_permutevar8x32_ps(_mm256_loadu_ps(p), lanes)};
+}
+
 static TRINE_INLINE Vec Add(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 static TRINE_INLINE Vec Sub(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
 static TRINE_INLINE Vec Mul(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }

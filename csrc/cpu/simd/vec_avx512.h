@@ -36,6 +36,11 @@ static TRINE_INLINE void StoreN(Vec a, float* p, int64_t n) {
   _mm512_mask_storeu_ps(p, FirstN(n).m, a.v);
 }
 
+static TRINE_INLINE Vec LoadAt(const float* p, const int32_t* at) {
+  const __m512i lanes = _mm512_sub_epi32(_mm512_loadu_si512(at), _mm512_set1_epi32(at[0]));
+  return {_mm512_permutexvar_ps(lanes, _mm512_loadu_ps(p))};
+}
+
 static TRINE_INLINE Vec Add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 static TRINE_INLINE Vec Sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 static TRINE_INLINE Vec Mul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }

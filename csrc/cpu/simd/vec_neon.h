@@ -45,6 +45,13 @@ static TRINE_INLINE void StoreN(Vec a, float* p, int64_t n) {
   if (n > 2) vst1q_lane_f32(p + 2, a.v, 2);
 }
 
+static TRINE_INLINE Vec LoadAt(const float* p, const int32_t* at) {
+  float32x4_t r = vdupq_n_f32(p[0]);
+  r = vld1q_lane_f32(p + (at[1] - at[0]), r, 1);
+  r = vld1q_lane_f32(p + (at[2] - at[0]), r, 2);
+  return {vld1q_lane_f32(p + (at[3] - at[0]), r, 3)};
+}
+
 static TRINE_INLINE Vec Add(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
 static TRINE_INLINE Vec Sub(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
 static TRINE_INLINE Vec Mul(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }

@@ -64,6 +64,10 @@ static TRINE_INLINE void StoreN(Vec a, float* p, int64_t n) {
   }
 }
 
+// Lane i is p[at[i] - at[0]]; from lane to lane `at` rises by 1 or stays. All of p[0 .. kLanes - 1]
+// may be read.
+static TRINE_INLINE Vec LoadAt(const float* p, const int32_t* at) { TRINE_LANES(p[at[i] - at[0]]); }
+
 static TRINE_INLINE Vec Add(Vec a, Vec b) { TRINE_LANES(a.v[i] + b.v[i]); }
 static TRINE_INLINE Vec Sub(Vec a, Vec b) { TRINE_LANES(a.v[i] - b.v[i]); }
 static TRINE_INLINE Vec Mul(Vec a, Vec b) { TRINE_LANES(a.v[i] * b.v[i]); }

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/positions.h"
+
+#include "cpu/kernel_table.h"
+
+namespace trine::cpu {
+namespace {
+
+// The table's row of each column; turns `rows` into columns.
+std::vector<int32_t> number_columns(Distances& rows) {
+  std::vector<int32_t> row_of;
+  for (int32_t& value : rows.values) {
+    if (row_of.empty() || row_of.back() != value) row_of.push_back(value);
+    value = static_cast<int32_t>(row_of.size()) - 1;
+  }
+  return row_of;
+}
+
+}  // namespace
+
+Positions positions_of(const AttentionAttrs& attrs, int64_t head_dim) {
+  Positions out;
+  out.at = position_rows(attrs);
+  out.columns = static_cast<int32_t>(number_columns(out.at).size());
+  out.head = ((out.columns + kPanel - 1) / kPanel + 1) * kPanel * head_dim;
+  return out;
+}
+
+void pack_positions(const float* table, const AttentionAttrs& attrs, int64_t head_dim,
+                    float* packed) {
+  Distances rows = position_rows(attrs);
+  const std::vector<int32_t> row_of = number_columns(rows);
+  const int64_t head = positions_of(attrs, head_dim).head;
+  const int64_t width = attrs.heads * head_dim;
+  for (int64_t h = 0; h < attrs.heads; ++h) {
+    for (size_t column = 0; column < row_of.size(); ++column) {
+      const float* from = table + row_of[column] * width + h * head_dim;
+      const auto at = static_cast<int64_t>(column);
+      float* to = packed + h * head + at / kPanel * kPanel * head_dim + at % kPanel;
+      for (int64_t c = 0; c < head_dim; ++c) to[c * kPanel] = from[c];
+    }
+  }
+}
+
+}  // namespace trine::cpu
