@@ -6,13 +6,19 @@
 namespace trine::cpu {
 namespace {
 
-// The table's row of each column; turns `rows` into columns.
+constexpr int32_t kUnused = -1;
+
+// The table's row of each column; turns `rows` into columns. Distance 1 begins a panel: then 16
+// keys and n * 16 queries need n + 1 panels, not n + 2.
 std::vector<int32_t> number_columns(Distances& rows) {
   std::vector<int32_t> row_of;
   for (int32_t& value : rows.values) {
     if (row_of.empty() || row_of.back() != value) row_of.push_back(value);
     value = static_cast<int32_t>(row_of.size()) - 1;
   }
+  const auto shift = static_cast<int32_t>((kPanel - rows.center()[1] % kPanel) % kPanel);
+  for (int32_t& value : rows.values) value += shift;
+  row_of.insert(row_of.begin(), static_cast<size_t>(shift), kUnused);
   return row_of;
 }
 
@@ -34,6 +40,7 @@ void pack_positions(const float* table, const AttentionAttrs& attrs, int64_t hea
   const int64_t width = attrs.heads * head_dim;
   for (int64_t h = 0; h < attrs.heads; ++h) {
     for (size_t column = 0; column < row_of.size(); ++column) {
+      if (row_of[column] == kUnused) continue;
       const float* from = table + row_of[column] * width + h * head_dim;
       const auto at = static_cast<int64_t>(column);
       float* to = packed + h * head + at / kPanel * kPanel * head_dim + at % kPanel;

@@ -61,7 +61,8 @@ TEST(columns_of_distances_rise_by_one_or_stay) {
   for (const auto& [buckets, most] :
        {std::pair{256, 512}, {8, 10}, {8, 200}, {7, 30}, {-1, 33}, {2, 9}}) {
     const Positions p = cpu::positions_of(attrs_of(buckets, most), 24);
-    int32_t last = 0;
+    int32_t last = p.at.values.front();
+    CHECK(last < 16 && p.at.center()[1] % 16 == 0);
     for (const int32_t column : p.at.values) {
       CHECK(column - last == 0 || column - last == 1);
       last = column;

@@ -40,8 +40,8 @@ constexpr int64_t kStripFloats = kBlockQueries * kStripStride;
 constexpr int64_t kCopyValues = 64;
 constexpr float kLog2OfE = 1.44269504f;
 // Queries whose terms of position_queries are kept at once: L2 holds this many x L of them. The
-// fewer, the more columns are computed twice: (96 + 16) / 96 of what is needed.
-constexpr int64_t kQueriesAtOnce = 96;
+// fewer, the more columns are computed twice: (192 + 16) / 192 of what is needed.
+constexpr int64_t kQueriesAtOnce = 192;
 // Keys whose products with the table are one tile.
 constexpr int kKeyRows = Vec::kLanes >= 8 ? Vec::kLanes / 2 : kBlockQueries >= 4 ? 4 : 2;
 constexpr int64_t kWide = kWideVecs * Vec::kLanes;
@@ -211,8 +211,12 @@ static TRINE_INLINE int64_t position_products(const Head& head, const float* pan
                                               int64_t most, float* to, int64_t ld) {
   const int64_t begin = *columns_of(head, least) / kPanel * kPanel;
   const int64_t end = *columns_of(head, most) + 1;
-  for (int64_t c = begin; c < end; c += kWide)
+  int64_t c = begin;
+  for (; c + (kWide - kPanel) < end; c += kWide)
     panel_tile<R, kWideVecs>(head, panels + c * head.dim, to + c - begin, ld);
+  if constexpr (kVecsPerPanel == 1) {
+    if (c < end) panel_tile<R, 1>(head, panels + c * head.dim, to + c - begin, ld);
+  }
   return begin;
 }
 
