@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""trine and its rivals behind one face: texts or token ids in, sentence vectors out, in float32.
+"""trine and its rivals behind one face: texts or token ids in, sentence vectors or logits out.
 
-Rivals read what `export` makes of the same checkpoint: mean pooling and normalisation are part of
-the graph.
+Rivals read what `export` makes of the same checkpoint: for sentence vectors, mean pooling and
+normalisation are part of the graph.
 """
 
 from __future__ import annotations
@@ -18,44 +18,53 @@ BATCH = 32
 
 
 class Engine(Protocol):
-    """One way to run a sentence-transformers folder."""
+    """One way to run a folder."""
 
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Token ids [batch, length] to vectors."""
+        """Token ids [batch, length] to vectors or logits."""
 
     def encode(self, texts: list[str]) -> np.ndarray:
         """Texts to vectors."""
 
 
 class Trine:
+    dtype = "float32"
+
     def __init__(self, folder: Path, threads: int) -> None:
         import trine
 
-        self.model: Any = trine.load(folder, dtype="float32", device="cpu", threads=threads)
+        self.model: Any = trine.load(folder, dtype=self.dtype, device="cpu", threads=threads)
+        self.output = "sentence_embedding" if embeds(folder) else "logits"
 
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        name = "sentence_embedding"
-        return self.model.forward(ids, mask, outputs=[name])[name]
+        return self.model.forward(ids, mask, outputs=[self.output])[self.output]
 
     def encode(self, texts: list[str]) -> np.ndarray:
         return self.model.encode(texts)
+
+
+class TrineBfloat16(Trine):
+    dtype = "bfloat16"
 
 
 class Padded(ABC):
     """What a runtime without a tokenizer of its own needs around it: sorted batches, padding."""
 
     def __init__(self, folder: Path) -> None:
-        from tokenizers import Tokenizer
-
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.tokenizer.enable_truncation(MAX_LENGTH)
-        self.tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
+        self.file = folder / "tokenizer.json"
+        self.tokenizer: Any = None
 
     @abstractmethod
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Token ids [batch, length] to vectors."""
+        """Token ids [batch, length] to vectors or logits."""
 
     def encode(self, texts: list[str]) -> np.ndarray:
+        if self.tokenizer is None:
+            from tokenizers import Tokenizer
+
+            self.tokenizer = Tokenizer.from_file(str(self.file))
+            self.tokenizer.enable_truncation(MAX_LENGTH)
+            self.tokenizer.enable_padding(pad_id=1, pad_token="<pad>")
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         vectors: list[Any] = [None] * len(texts)
         for start in range(0, len(order), BATCH):
@@ -84,15 +93,18 @@ class OnnxRuntime(Padded):
 
 
 class OpenVino(Padded):
+    precision: str | None = "f32"
+
     def __init__(self, folder: Path, threads: int) -> None:
         import openvino
 
         super().__init__(folder)
-        config = {
+        config: dict[str, Any] = {
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
         }
+        if self.precision:
+            config["INFERENCE_PRECISION_HINT"] = self.precision
         core = openvino.Core()
         model = core.read_model(str(export(folder, "openvino")))
         self.compiled = core.compile_model(model, "CPU", config)
@@ -101,6 +113,12 @@ class OpenVino(Padded):
         # A request per call: concurrent callers must not share one.
         request = self.compiled.create_infer_request()
         return request.infer({0: ids, 1: mask})[0].copy()
+
+
+class OpenVinoDefault(OpenVino):
+    """The precision that OpenVINO picks itself: bfloat16 where the processor has it."""
+
+    precision = None
 
 
 class SentenceTransformers:
@@ -127,10 +145,17 @@ class SentenceTransformers:
 
 ENGINES = {
     "trine": Trine,
+    "trine-bfloat16": TrineBfloat16,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
+    "openvino-default": OpenVinoDefault,
     "sentence-transformers": SentenceTransformers,
 }
+
+
+def embeds(folder: Path) -> bool:
+    """Whether this is a sentence-transformers folder."""
+    return (folder / "modules.json").exists()
 
 
 def export(folder: Path, kind: str) -> Path:
@@ -140,7 +165,7 @@ def export(folder: Path, kind: str) -> Path:
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
     import torch
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
     class Pooled(torch.nn.Module):
         def __init__(self) -> None:
@@ -153,6 +178,16 @@ def export(folder: Path, kind: str) -> Path:
             mean = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
             return torch.nn.functional.normalize(mean, p=2, dim=1)
 
+    class Logits(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            classifier = AutoModelForSequenceClassification.from_pretrained(folder)
+            self.model = classifier.float().eval()
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.model(input_ids, attention_mask, return_dict=False)[0]
+
+    module = (Pooled if embeds(folder) else Logits)()
     ids = torch.randint(5, 1000, (2, 24))
     mask = torch.ones_like(ids)
     mask[-1, 18:] = 0
@@ -161,7 +196,7 @@ def export(folder: Path, kind: str) -> Path:
             names = ["input_ids", "attention_mask"]
             axes = {name: {0: "batch", 1: "length"} for name in names} | {"vector": {0: "batch"}}
             torch.onnx.export(
-                Pooled(),
+                module,
                 (ids, mask),
                 str(made),
                 input_names=names,
@@ -174,7 +209,7 @@ def export(folder: Path, kind: str) -> Path:
             import openvino
 
             example = {"input_ids": ids, "attention_mask": mask}
-            model = openvino.convert_model(Pooled(), example_input=example)
+            model = openvino.convert_model(module, example_input=example)
             for node in model.inputs:
                 node.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
             model.validate_nodes_and_infer_types()

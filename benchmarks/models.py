@@ -2,11 +2,15 @@
 """Time trine beside its rivals, interleaved in one process.
 
     python benchmarks/models.py FOLDER [--engines trine,onnxruntime,openvino] [--threads 2]
-        [--lengths 16,128,384] [--texts FILE] [--clients 8] [--rounds 20] [--json OUT]
+        [--cases 1x16,32x128,ragged] [--texts FILE] [--clients 8] [--rounds 20] [--json OUT]
+
+A sentence-transformers folder gives sentence vectors, any other its classifier's logits. A case
+is a batch of random ids, or `ragged`: a sequence for each text, about as long, in batches of 32
+sorted by length.
 
 Each round runs every engine in turn: an untimed call (caches and thread pools settle), then two
-timed ones. Ratios are of medians, trine's time over the best rival's; the spread of the ratio comes
-from the rounds paired one by one.
+timed ones. Ratios are of medians, time of the first engine over that of the best other; the spread
+of the ratio comes from the rounds paired one by one.
 """
 
 from __future__ import annotations
@@ -19,10 +23,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from engines import Engine
+
+    Batch = tuple[np.ndarray, np.ndarray]
 
 TEXTS = Path(__file__).resolve().parent.parent / "tests" / "golden" / "corpus256.txt"
 PAUSE = 0.02  # seconds between engines, in which spinning threads stop
@@ -62,15 +70,31 @@ def report(case: str, times: dict[str, list[float]]) -> dict[str, Any]:
             "n": len(seconds),
         }
         print(f"{case:14s} {name:22s} {rows[name]}", flush=True)
-    rivals = [name for name in rows if name != "trine"]
-    if "trine" in rows and rivals:
+    ours, *rivals = rows
+    if rivals:
         best = min(rivals, key=lambda name: rows[name]["median_ms"])
-        paired = [a / b for a, b in zip(times["trine"], times[best], strict=True)]
-        ratio = rows["trine"]["median_ms"] / rows[best]["median_ms"]
+        paired = [a / b for a, b in zip(times[ours], times[best], strict=True)]
+        ratio = rows[ours]["median_ms"] / rows[best]["median_ms"]
         low, high = quantile(paired, 0.25), quantile(paired, 0.75)
         rows["ratio"] = {"rival": best, "median": round(ratio, 3), "quartiles": [low, high]}
-        print(f"{case:14s} trine / {best}: {ratio:.3f} (quartiles {low:.3f} to {high:.3f})")
+        print(f"{case:14s} {ours} / {best}: {ratio:.3f} (quartiles {low:.3f} to {high:.3f})")
     return rows
+
+
+def make_batches(case: str, texts: list[str], rng: np.random.Generator) -> Iterator[Batch]:
+    """Padded ids and masks of a case, as `main` takes them."""
+    if case == "ragged":
+        lengths = sorted(2 + len(text.split()) * 6 // 5 for text in texts)
+    else:
+        batch, length = map(int, case.split("x"))
+        lengths = [length] * batch
+    for start in range(0, len(lengths), 32):
+        part = np.array(lengths[start : start + 32])
+        mask = (np.arange(part.max()) < part[:, None]).astype(np.int64)
+        ids = np.where(mask == 1, rng.integers(5, 30000, mask.shape), 1)
+        ids[:, 0] = 0
+        ids[np.arange(len(part)), part - 1] = 2
+        yield ids.astype(np.int64), mask
 
 
 def clients(engine: Engine, texts: list[str], count: int, seconds: float) -> dict[str, float]:
@@ -107,7 +131,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--engines", default="trine,onnxruntime,openvino")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--lengths", default="16,128,384")
+    parser.add_argument("--cases", default="1x16,1x128,1x384")
     parser.add_argument("--texts", type=Path, default=TEXTS)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5, help="of each concurrent trial")
@@ -122,22 +146,20 @@ def main() -> None:
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = str(args.threads)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    import numpy as np
     from engines import ENGINES
 
     engines = {name: ENGINES[name](args.folder, args.threads) for name in args.engines.split(",")}
     results: dict[str, Any] = {"threads": args.threads}
     rng = np.random.default_rng(7)
-    for length in map(int, filter(None, args.lengths.split(","))):
-        ids = rng.integers(5, 30000, (1, length)).astype(np.int64)
-        ids[:, 0], ids[:, -1] = 0, 2
-        mask = np.ones_like(ids)
-        calls = {
-            name: (lambda e=engine, i=ids, m=mask: e.run(i, m)) for name, engine in engines.items()
-        }
-        times = interleave(calls, args.rounds, 2)
-        results[f"1x{length}"] = report(f"1x{length}", times)
     texts = args.texts.read_text().splitlines()
+    for case in filter(None, args.cases.split(",")):
+        batches = list(make_batches(case, texts, rng))
+        calls = {
+            name: (lambda e=engine, b=batches: [e.run(*batch) for batch in b])
+            for name, engine in engines.items()
+        }
+        times = interleave(calls, args.rounds, 2 if len(batches) == 1 else 1)
+        results[case] = report(case, times)
     if args.text_rounds:
         encodes = {name: (lambda e=engine: e.encode(texts)) for name, engine in engines.items()}
         for engine in engines.values():
