@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/utf8.h"
 
 namespace trine {
 
@@ -28,24 +29,6 @@ double parse_double(std::string_view text) {
   static const locale_t kC = newlocale(LC_ALL_MASK, "C", nullptr);
   return strtod_l(std::string(text).c_str(), nullptr, kC);
 #endif
-}
-
-// Length of the UTF-8 sequence at the front, 0 if there is none: no overlong forms, no surrogates,
-// nothing past U+10FFFF.
-size_t utf8_length(std::string_view s) {
-  const auto byte = [&](size_t i) -> int { return i < s.size() ? static_cast<uint8_t>(s[i]) : 0; };
-  const auto follow = [&](size_t from, size_t to) {
-    while (from < to && (byte(from) & 0xC0) == 0x80) ++from;
-    return from == to;
-  };
-  const int a = byte(0), b = byte(1);
-  if (a < 0x80) return 1;
-  if (a < 0xC2 || a > 0xF4) return 0;
-  if (a < 0xE0) return follow(1, 2) ? 2 : 0;
-  if ((a == 0xE0 && b < 0xA0) || (a == 0xED && b >= 0xA0)) return 0;
-  if (a < 0xF0) return follow(1, 3) ? 3 : 0;
-  if ((a == 0xF0 && b < 0x90) || (a == 0xF4 && b >= 0x90)) return 0;
-  return follow(1, 4) ? 4 : 0;
 }
 
 void append_utf8(std::string& out, uint32_t code) {

@@ -87,7 +87,7 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
 
 Packed in_place(const Graph& graph, NodeId weight) {
   const std::vector<Part> from = parts(graph, weight);
-  if (from.size() != 1) return as_f32(graph, weight);
+  if (from.size() != 1 || from[0].dtype == DType::kF64) return as_f32(graph, weight);
   const auto bytes = static_cast<size_t>(from[0].rows * from[0].cols) * size_of(from[0].dtype);
   return {nullptr, const_cast<void*>(from[0].data), bytes, from[0].dtype};
 }

@@ -26,7 +26,8 @@ std::vector<Part> parts(const Graph&, NodeId weight);
 // checkpoint and no padding is asked for, else a copy.
 Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);
 
-// The operand in place, whatever its dtype and alignment (for embedding tables, read row by row).
+// The operand in place, whatever its alignment, as F32, F16 or BF16 (for embedding tables, read row
+// by row); a copy when it is of several parts or F64.
 Packed in_place(const Graph&, NodeId weight);
 
 }  // namespace trine::host

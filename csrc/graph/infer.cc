@@ -2,6 +2,7 @@
 // Shape and dtype inference, one function per op. All checks of a graph's consistency are here, so
 // that nothing behind it needs any.
 #include <algorithm>
+#include <iterator>
 
 #include "base/error.h"
 #include "graph/graph.h"
@@ -98,9 +99,10 @@ void Inference::input() {
 void Inference::weight() {
   arity(0, 0);
   const Tensor& tensor = graph_.weights->at(node_.as<WeightAttrs>().name);
-  if (tensor.dtype != DType::kF32 && tensor.dtype != DType::kF16 && tensor.dtype != DType::kBF16) {
+  constexpr DType kRead[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kF64};
+  if (std::find(std::begin(kRead), std::end(kRead), tensor.dtype) == std::end(kRead)) {
     fail("tensor \"", tensor.name, "\" of ", tensor.file, " is ", name_of(tensor.dtype),
-         "; F32, F16 and BF16 are read");
+         "; F64, F32, F16 and BF16 are read");
   }
   node_.shape = {Rows::kFixed, {tensor.shape.begin(), tensor.shape.end()}};
   for (int64_t d : node_.shape.dims) {

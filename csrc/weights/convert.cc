@@ -61,13 +61,20 @@ void to_f32(DType dtype, const std::byte* src, float* dst, size_t n) {
     case DType::kF32:
       std::memcpy(dst, src, n * sizeof(float));
       return;
+    case DType::kF64:
+      for (size_t i = 0; i < n; ++i) {
+        double d;
+        std::memcpy(&d, src + sizeof d * i, sizeof d);
+        dst[i] = static_cast<float>(d);
+      }
+      return;
     case DType::kF16:
       return convert_halves<f16_to_f32>(src, dst, n);
     case DType::kBF16:
       return convert_halves<bf16_to_f32>(src, dst, n);
     default:
       throw ModelError(
-          cat("cannot read ", name_of(dtype), " as float: F32, F16 and BF16 are read"));
+          cat("cannot read ", name_of(dtype), " as float: F64, F32, F16 and BF16 are read"));
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Float formats of checkpoints to and from float: exact, independent of the CPU's rounding and
-// flush-to-zero modes, vectorised by the compiler. Used at load, never in a run.
+// Float formats of checkpoints to and from float: independent of the CPU's rounding and
+// flush-to-zero modes and exact, but for F64; vectorised by the compiler. Used at load, never in a
+// run.
 #pragma once
 
 #include <bit>
@@ -33,7 +34,8 @@ inline float f16_to_f32(uint16_t h) noexcept {
 uint16_t f32_to_bf16(float x) noexcept;
 uint16_t f32_to_f16(float x) noexcept;
 
-// n elements of F32, F16 or BF16 (ModelError for other types). src needs no alignment.
+// n elements of F64 (rounded as the CPU does), F32, F16 or BF16; ModelError for other types. src
+// needs no alignment.
 void to_f32(DType dtype, const std::byte* src, float* dst, size_t n);
 
 }  // namespace trine

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "weights/safetensors.h"
+#include "weights/torch_file.h"
 
 namespace trine {
 
@@ -77,7 +78,7 @@ size_t likeness(std::string_view a, std::string_view b) {
 
 std::shared_ptr<WeightStore> WeightStore::open(const std::vector<std::filesystem::path>& files) {
   auto store = std::make_shared<WeightStore>();
-  for (const std::filesystem::path& file : files) store->add_safetensors(file);
+  for (const std::filesystem::path& file : files) store->add_file(file);
   return store;
 }
 
@@ -97,7 +98,7 @@ std::shared_ptr<WeightStore> WeightStore::open_index(const std::filesystem::path
     }
   }
   auto store = std::make_shared<WeightStore>();
-  for (const auto& [name, path] : shards) store->add_safetensors(path);
+  for (const auto& [name, path] : shards) store->add_file(path);
   for (const IndexRow& row : rows) {
     const Tensor* tensor = store->find(row.tensor);
     if (tensor != nullptr && tensor->file == display_name(shards[row.shard])) continue;
@@ -109,6 +110,21 @@ std::shared_ptr<WeightStore> WeightStore::open_index(const std::filesystem::path
 
 const MappedFile& WeightStore::map(const std::filesystem::path& file) {
   return files_.emplace_back(file);
+}
+
+// By the name's ending: the first bytes of a zip archive could be those of a safetensors file.
+void WeightStore::add_file(const std::filesystem::path& path) {
+  const std::filesystem::path ending = path.extension();
+  if (ending == ".bin" || ending == ".pt" || ending == ".pth") return add_torch(path);
+  add_safetensors(path);
+}
+
+void WeightStore::add_torch(const std::filesystem::path& path) {
+  const MappedFile& file = map(path);
+  for (TorchTensor& tensor : parse_torch(file.bytes(), file.name())) {
+    add(tensor.name, tensor.dtype, std::move(tensor.shape), std::move(tensor.owner), tensor.data,
+        file.name());
+  }
 }
 
 void WeightStore::add_safetensors(const std::filesystem::path& path) {

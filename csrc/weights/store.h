@@ -41,10 +41,12 @@ class WeightStore {
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
-  // Safetensors files. ModelError for a file that breaks the format and a name in two files.
+  // Files of torch.save (.bin, .pt, .pth) and safetensors files. ModelError for a file that breaks
+  // its format and a name in two files.
   static std::shared_ptr<WeightStore> open(const std::vector<std::filesystem::path>& files);
-  // A Hugging Face index (model.safetensors.index.json) and the shards beside it. ModelError also
-  // for a shard that is missing and a tensor that is not where the index says.
+  // A Hugging Face index (model.safetensors.index.json, pytorch_model.bin.index.json) and the
+  // shards beside it. ModelError also for a shard that is missing and a tensor that is not where
+  // the index says.
   static std::shared_ptr<WeightStore> open_index(const std::filesystem::path& index);
 
   // For readers of other formats: a file to keep mapped, and tensors that lie in one (no owner) or
@@ -72,6 +74,8 @@ class WeightStore {
   void prefetch() const noexcept;
 
  private:
+  void add_file(const std::filesystem::path& file);
+  void add_torch(const std::filesystem::path& file);
   void add_safetensors(const std::filesystem::path& file);
   std::vector<std::string> nearest(std::string_view name) const;
 

@@ -44,6 +44,11 @@ void bind_weights(py::module_& m) {
                        const std::string& name) { return py::tuple(py::cast(s.at(name).shape)); })
       .def("dtype", [](const WeightStore& s,
                        const std::string& name) { return std::string(name_of(s.at(name).dtype)); })
+      .def("read",
+           [](const WeightStore& s, const std::string& name) {
+             const Tensor& t = s.at(name);
+             return py::bytes(reinterpret_cast<const char*>(t.data), t.bytes);
+           })
       .def_property_readonly("bytes_mapped", &WeightStore::bytes_mapped);
 }
 

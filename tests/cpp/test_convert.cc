@@ -126,6 +126,13 @@ TEST(convert_arrays_at_any_address) {
     CHECK_EQ(std::memcmp(out.data(), floats.data(), 4000), 0);
     CHECK_EQ(out[1000], -1.0f);
   }
+  const double doubles[] = {1.0 + 0x1p-24, -0x1.fffffep127, 1e300, 0x1p-149};
+  std::byte raw[33];
+  std::memcpy(raw + 1, doubles, sizeof doubles);
+  float rounded[4];
+  to_f32(DType::kF64, raw + 1, rounded, 4);
+  CHECK(rounded[0] == 1.0f && rounded[1] == -std::numeric_limits<float>::max());
+  CHECK(rounded[2] == INFINITY && rounded[3] == std::numeric_limits<float>::denorm_min());
   to_f32(DType::kF32, nullptr, nullptr, 0);
   float x = 0;
   CHECK_THROWS_WITH(to_f32(DType::kI64, nullptr, &x, 1), ModelError, "cannot read I64 as float");
