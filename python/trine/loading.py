@@ -46,7 +46,26 @@ _ALIASES = {
     "multiple-choice": "choose",
 }
 
-_READABLE = "a Hugging Face folder (config.json with model.safetensors, or shards with an index)"
+_READABLE = (
+    "a Hugging Face folder (config.json with model.safetensors or pytorch_model.bin, "
+    "or shards with an index)"
+)
+
+# In the order of preference.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_WEIGHTS_ENDINGS = (
+    ".safetensors",
+    ".safetensors.index.json",
+    ".bin",
+    ".bin.index.json",
+    ".pt",
+    ".pth",
+)
 
 
 def load(
@@ -65,8 +84,9 @@ def load(
     Parameters
     ----------
     source : str or path
-        A Hugging Face folder (``config.json`` with ``model.safetensors``, or shards with an
-        index), the weights file in such a folder, a Hugging Face Hub id (extra ``trine[hub]``), or
+        A Hugging Face folder (``config.json`` with ``model.safetensors`` or ``pytorch_model.bin``,
+        or shards with an index), a weights file beside a ``config.json`` (``.safetensors``,
+        ``.bin``, ``.pt``, ``.pth`` or an index), a Hugging Face Hub id (extra ``trine[hub]``), or
         ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
     task : {"embed", "classify", "tag", "ask", "fill", "choose"} or None
         What to load it as; the pipeline names of transformers will do, too. By default what
@@ -154,11 +174,11 @@ def read_folder(root: Path, weights: Path | None = None) -> Folder:
 
 
 def find_weights(folder: Path) -> Path:
-    """Return a folder's safetensors file, or the index of its shards."""
-    for name in ("model.safetensors", "model.safetensors.index.json"):
+    """Return a folder's weights file, or the index of its shards."""
+    for name in _WEIGHTS:
         if (path := folder / name).is_file():
             return path
-    raise ModelError(f"{folder}: no model.safetensors; {_unreadable(folder)}")
+    raise ModelError(f"{folder}: no {_WEIGHTS[0]} or {_WEIGHTS[2]}; {_unreadable(folder)}")
 
 
 def build(
@@ -268,7 +288,7 @@ def _resolve(
     if path.is_dir():
         return path, None
     if path.is_file():
-        if path.suffix == ".safetensors" or path.name.endswith(".safetensors.index.json"):
+        if path.name.endswith(_WEIGHTS_ENDINGS):
             return path.parent, path
         raise ModelError(f"{path}: not a file that can be read; what can is {_READABLE}")
     from trine import hub
@@ -281,7 +301,7 @@ def _resolve(
     return folder, None
 
 
-_FILE_SUFFIXES = {".safetensors", ".trine", ".gguf", ".bin", ".pth", ".json"}
+_FILE_SUFFIXES = {".safetensors", ".trine", ".gguf", ".bin", ".pt", ".pth", ".json"}
 
 
 def _unreadable(folder: Path) -> str:

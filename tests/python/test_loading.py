@@ -160,10 +160,11 @@ def test_modules_bring_their_weights(checkpoint: Path) -> None:
         (root / "2_Dense" / "model.safetensors", "2_Dense."),
     ]
     assert model.tokenizer is not None
-    (root / "2_Dense" / "model.safetensors").rename(root / "2_Dense" / "pytorch_model.bin")
-    with pytest.raises(
-        ModelError, match=r"2_Dense: no model\.safetensors; there is .*pytorch_model"
-    ):
+    dense = root / "2_Dense" / "model.safetensors"
+    torch_file = dense.rename(dense.with_name("pytorch_model.bin"))
+    assert trine.load(root)._core.built[0][1] == (torch_file, "2_Dense.")
+    torch_file.rename(dense.with_name("tf_model.h5"))
+    with pytest.raises(ModelError, match=r"2_Dense: no model\.safetensors or pytorch_model\.bin; "):
         trine.load(root)
 
 
@@ -179,6 +180,21 @@ def test_weights_by_their_file(checkpoint: Path) -> None:
     assert trine.load(index)._core.built[0] == [(index, "")]
 
 
+@pytest.mark.usefixtures("fake")
+def test_weights_of_torch(checkpoint: Path) -> None:
+    names = ["pytorch_model.bin.index.json", "pytorch_model.bin", "model.safetensors.index.json"]
+    (checkpoint / "model.safetensors").unlink()
+    for name in names:  # each goes before the one that was there
+        (checkpoint / name).touch()
+        assert trine.load(checkpoint)._core.built[0] == [(checkpoint / name, "")]
+    for name in [*names, "pytorch_model.generator.bin", "model.pth", "model.pt"]:
+        (checkpoint / name).touch()
+        assert trine.load(checkpoint / name)._core.built[0] == [(checkpoint / name, "")]
+    (checkpoint / "config.json").unlink()
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        trine.load(checkpoint / "model.pth")
+
+
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
@@ -186,7 +202,8 @@ def test_weights_by_their_file(checkpoint: Path) -> None:
         ({"model.gguf": ""}, "no config.json; there is model.gguf"),
         ({"config.json": "{", "model.safetensors": ""}, "config.json: not valid JSON.*line 1"),
         ({"config.json": "[]", "model.safetensors": ""}, "config.json: expected a JSON object"),
-        ({"config.json": CONFIG, "pytorch_model.bin": ""}, "no model.safetensors; .*pytorch_model"),
+        ({"config.json": CONFIG, "model.gguf": ""}, "no model.safetensors or .*model.gguf"),
+        ({"config.json": CONFIG, "pytorch_model.bin": ""}, "pytorch_model.bin: the file is empty"),
         ({"config.json": CONFIG, "model.safetensors": ""}, "model.safetensors"),
     ],
 )
@@ -260,6 +277,39 @@ def test_what_is_fetched() -> None:
     """.split()  # noqa: SIM905
     options = {"allow_patterns": list(hub._WANTED), "ignore_patterns": list(hub._UNWANTED)}
     assert list(filter_repo_objects([*wanted, *unwanted], **options)) == wanted
+
+
+def test_torch_files_are_fetched_where_there_is_no_other(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched = []
+
+    def download(repository: str, **options: Any) -> str:
+        assert (repository, options["revision"]) == ("owner/name", "v1")
+        fetched.append(options["allow_patterns"])
+        return str(checkpoint)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    assert hub.fetch("owner/name", revision="v1") == checkpoint
+    assert fetched == [list(hub._WANTED)]
+    (checkpoint / "model.safetensors").unlink()
+    hub.fetch("owner/name", revision="v1")
+    assert fetched[2:] == [["pytorch_model.bin", "pytorch_model-*.bin"]]
+    listing = [
+        {"path": path, "type": f"sentence_transformers.models.{kind}"}
+        for path, kind in [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    ]
+    write(
+        checkpoint,
+        **{
+            "modules.json": listing,
+            "model.safetensors": "",
+            "1_Pooling__config.json": {"pooling_mode": "cls"},
+            "2_Dense__config.json": {"bias": True},
+        },
+    )
+    hub.fetch("owner/name", revision="v1")
+    assert fetched[4:] == [["2_Dense/pytorch_model.bin", "2_Dense/pytorch_model-*.bin"]]
 
 
 def test_hub_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
