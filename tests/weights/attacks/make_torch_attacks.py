@@ -358,12 +358,12 @@ CONTAINERS: list[tuple[str, str, bytes, tuple[str, ...]]] = [
         patched(GOOD, END + 10, b"\xff\xff"),
         ("65535 entries",),
     ),
-    ("zip_directory_broken", "an entry that is none", patched(GOOD, LAST, b"XX"), ("entry 2",)),
+    ("zip_directory_broken", "an entry that is none", patched(GOOD, LAST, b"XX"), ("entry 3",)),
     (
         "zip_name_long",
         "a name past the directory",
         patched(GOOD, LAST + 28, b"\xff\xff"),
-        ("entry 2",),
+        ("entry 3",),
     ),
     (
         "zip_name_differs",

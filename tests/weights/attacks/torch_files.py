@@ -73,7 +73,7 @@ def archive(
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as file:
         file.writestr("archive/data.pkl", pickle)
-        for entry, content in {"byteorder": b"little", **entries}.items():
+        for entry, content in {"version": b"3\n", "byteorder": b"little", **entries}.items():
             file.writestr(f"archive/{entry}", content)
         if data is not None:
             file.writestr("archive/data/0", data)
@@ -102,6 +102,8 @@ def legacy(
     protocol: int = 1001,
     machine: bytes = MACHINE,
 ) -> bytes:
+    # Its storages also say of what they are a part: of nothing.
+    pickle = pickle.replace(number(6) + TUPLE + PERSID, number(6) + NONE + TUPLE + PERSID)
     return MAGIC_PICKLE + plain(number(protocol)) + machine + pickle + listed + storages
 
 
@@ -136,7 +138,7 @@ def zip64() -> bytes:
     content[LAST + 42 : LAST + 46] = b"\xff" * 4
     content[LAST + 30 : LAST + 32] = struct.pack("<H", len(extra))
     content[END:END] = extra  # behind the name, which ends the directory
-    end, count, size = END + len(extra), 3, END + len(extra) - CENTRAL
+    end, count, size = END + len(extra), 4, END + len(extra) - CENTRAL
     record = struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 45, 45, 0, 0, count, count, size, CENTRAL)
     locator = struct.pack("<IIQI", 0x07064B50, 0, end, 1)
     return bytes(content[:end]) + record + locator + bytes(content[end:])
