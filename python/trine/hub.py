@@ -13,7 +13,7 @@ from trine._core import ModelError
 
 # What a model needs: its weights in one format, and the small files beside them. A folder named
 # like "1_Pooling" belongs to a sentence-transformers module.
-_WANTED = ("*.json", "*.txt", "model*.safetensors", "[0-9]_*/*", "[0-9][0-9]_*/*")
+_WANTED = ("*.json", "*.txt", "spm.model", "model*.safetensors", "[0-9]_*/*", "[0-9][0-9]_*/*")
 _UNWANTED = ("*.bin", "*.onnx", "*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "*/onnx/*")
 # In the place of safetensors files, where there are none: the same tensors, so never both.
 _TORCH = ("pytorch_model.bin", "pytorch_model-*.bin")

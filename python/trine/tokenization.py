@@ -7,6 +7,7 @@ were cut, and a tokenizer shared by threads is never reconfigured.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tokenizers import Encoding, Tokenizer
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 Text = str | tuple[str, str]
@@ -86,11 +89,11 @@ class TextEncoder:
         Raises
         ------
         InputError
-            The part that may be cut is too short for the rest to fit.
+            The part that may be cut is too short for the rest to fit; half of a surrogate pair.
         """
         limit = self.limit if limit is None else limit
         first, second = text if isinstance(text, tuple) else (text, None)
-        encoding = self.backend.encode(first, second)
+        encoding = self._whole(first, second)
         if limit is None or len(encoding) <= limit:
             return encoding, 0
         texts = (first,) if second is None else (first, second)
@@ -118,11 +121,11 @@ class TextEncoder:
         Raises
         ------
         InputError
-            The first member of a pair leaves no room for the second.
+            The first member of a pair leaves no room for the second; half of a surrogate pair.
         """
         limit = self.limit if limit is None else limit
         first, second = text if isinstance(text, tuple) else (text, None)
-        encoding = self.backend.encode(first, second)
+        encoding = self._whole(first, second)
         if limit is None or len(encoding) <= limit:
             return [encoding]
         fixed = [] if second is None else [self.backend.encode(first, add_special_tokens=False)]
@@ -134,6 +137,18 @@ class TextEncoder:
         moving.truncate(room, stride=min(stride, room - 1))
         pieces = [moving, *moving.overflowing]
         return [self._finish([*fixed, piece]) for piece in pieces]
+
+    def _whole(self, first: str, second: str | None) -> Encoding:
+        try:
+            return self.backend.encode(first, second)
+        except TypeError:  # what the library says of a text that isn't Unicode helps nobody
+            for text in (first, second or ""):
+                if (half := _SURROGATE.search(text)) is not None:
+                    raise InputError(
+                        f"a text has half of a surrogate pair, {half[0]!r}, at character "
+                        f"{half.start()}: that is not Unicode"
+                    ) from None
+            raise
 
     def _finish(self, parts: list[Encoding]) -> Encoding:
         """Add special tokens to one or two parts."""

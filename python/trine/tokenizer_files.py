@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Literal
 
+from trine import deberta_tokenizer
 from trine._core import ModelError
 from trine.files import read_json, read_optional_json
 from trine.tokenization import TextEncoder
@@ -27,6 +28,8 @@ _MPNET_SPECIAL = {
     "mask_token": "<mask>",
 }
 
+_NAMES = ("tokenizer.json", "vocab.txt", "spm.model")
+
 # "no limit" is stored as 1e30 by transformers.
 _UNLIMITED = 10**9
 
@@ -37,7 +40,7 @@ class TokenizerFiles:
     Parameters
     ----------
     folder : Path
-        Where ``tokenizer.json`` or ``vocab.txt`` lie.
+        Where ``tokenizer.json``, ``vocab.txt`` or ``spm.model`` lie; the first of them is read.
     config : dict
         The model's config.json.
     max_seq_length : int or None
@@ -97,7 +100,7 @@ class TokenizerFiles:
             return
 
     def _file(self) -> Path | None:
-        for name in ("tokenizer.json", "vocab.txt"):
+        for name in _NAMES:
             if (path := self._folder / name).is_file():
                 return path
         return None
@@ -106,13 +109,18 @@ class TokenizerFiles:
         path = self._file()
         if path is None:
             raise ModelError(
-                f"{self._folder}: no tokenizer.json and no vocab.txt, so this model takes "
-                "token ids but no text"
+                f"{self._folder}: no tokenizer.json, no vocab.txt and no spm.model, so this model "
+                "takes token ids but no text"
             )
         settings = read_optional_json(self._folder / "tokenizer_config.json")
-        special = _special_tokens(self._folder, settings)
-        is_json = path.name == "tokenizer.json"
-        backend = _from_json(path) if is_json else self._from_vocab(path, settings, special)
+        if path.name == "spm.model":
+            backend, special = self._from_spm(path, settings)
+        else:
+            special = _special_tokens(self._folder, settings)
+            is_json = path.name == "tokenizer.json"
+            backend = _from_json(path) if is_json else self._from_vocab(path, settings, special)
+            if self._is_deberta(settings):
+                special = deberta_tokenizer.SPECIAL | special
         backend.no_padding()
         backend.no_truncation()
         if self._lowercase:
@@ -137,6 +145,18 @@ class TokenizerFiles:
                 f"{self._config.get('model_type')!r}; a tokenizer.json is needed"
             )
         return _mpnet_word_piece(path, settings, _MPNET_SPECIAL | special)
+
+    def _from_spm(self, path: Path, settings: dict[str, Any]) -> tuple[Tokenizer, dict[str, str]]:
+        if not self._is_deberta(settings):
+            raise ModelError(
+                f"{path}: a spm.model alone is read for model_type 'deberta-v2' only, config.json "
+                f"says {self._config.get('model_type')!r}; a tokenizer.json is needed"
+            )
+        return deberta_tokenizer.build(path, settings)
+
+    def _is_deberta(self, settings: dict[str, Any]) -> bool:
+        name = str(settings.get("tokenizer_class", ""))
+        return name.startswith("DebertaV2") or self._config.get("model_type") == "deberta-v2"
 
 
 def least(*limits: object) -> int | None:

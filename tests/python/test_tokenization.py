@@ -191,7 +191,7 @@ def test_word_pieces_are_joined_without_a_decoder_in_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("files", "complaint"),
     [
-        ({}, "no tokenizer.json and no vocab.txt"),
+        ({}, "no tokenizer.json, no vocab.txt and no spm.model"),
         ({"tokenizer.json": "{"}, "tokenizer.json: not valid JSON"),
         ({"tokenizer.json": "{}"}, "tokenizer.json: "),
         ({"vocab.txt": "the\n"}, "vocab.txt: the special tokens .*<s>"),
