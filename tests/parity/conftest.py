@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live parity with the reference libraries: a second suite, because it needs them installed.
 
-    pip install torch transformers sentence-transformers
+    pip install torch transformers sentence-transformers sentencepiece protobuf
     pytest tests/parity
 
 Where one of them is missing the run ends with an error: a skip would look like a pass.
@@ -20,15 +20,12 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 if str(GOLDEN) not in sys.path:  # tiny.py, stacks.py and compare.py serve both suites
     sys.path.insert(0, str(GOLDEN))
 
-MISSING = [
-    name
-    for name in ("torch", "transformers", "sentence_transformers", "tokenizers")
-    if importlib.util.find_spec(name) is None
-]
+NEEDED = ("torch", "transformers", "sentence_transformers", "sentencepiece", "google.protobuf")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if MISSING:
     raise pytest.UsageError(
         f"tests/parity compares with the reference libraries; not installed: {', '.join(MISSING)}. "
-        "Run: pip install torch transformers sentence-transformers"
+        "Run: pip install torch transformers sentence-transformers sentencepiece protobuf"
     )
 
 if TYPE_CHECKING:
