@@ -152,6 +152,11 @@ class Classify(_Predict):
         """Add the options of `Classifier.predict` and `zero_shot`."""
         parser.add_argument("--top-k", type=int, metavar="K", help="labels to print; default all")
         parser.add_argument(
+            "--function",
+            choices=["sigmoid", "softmax", "none"],
+            help="what makes scores of logits; by default what the model's config.json asks for",
+        )
+        parser.add_argument(
             "--labels", metavar="A,B,...", help="zero-shot: labels of your own, with an NLI model"
         )
         parser.add_argument(
@@ -169,7 +174,9 @@ class Classify(_Predict):
     def predict(self, model: Any, inputs: list[Any], options: Namespace, **keywords: Any) -> Any:
         """Classify, by the model's labels or by those given."""
         if options.labels is None:
-            return model.predict(inputs, top_k=options.top_k, **keywords)
+            return model.predict(
+                inputs, top_k=options.top_k, function_to_apply=options.function, **keywords
+            )
         found = model.zero_shot(
             inputs,
             options.labels,
@@ -195,10 +202,13 @@ class Tag(_Predict):
             choices=["none", "simple", "first", "average", "max"],
             help="how tokens become entities",
         )
+        parser.add_argument(
+            "--stride", type=int, default=64, metavar="N", help="tokens that two windows share"
+        )
 
     def keywords(self, options: Namespace) -> dict[str, Any]:
-        """Pass on the aggregation."""
-        return {"aggregation": options.aggregation}
+        """Pass on what `predict` knows."""
+        return {"aggregation": options.aggregation, "stride": options.stride}
 
 
 class Ask(_Predict):
@@ -217,10 +227,14 @@ class Ask(_Predict):
         parser.add_argument(
             "--handle-impossible", action="store_true", help='offer "no answer", an empty text'
         )
+        parser.add_argument(
+            "--max-answer-len", type=int, default=15, metavar="N", help="most tokens of an answer"
+        )
 
     def keywords(self, options: Namespace) -> dict[str, Any]:
         """Pass on what `predict` knows."""
-        return {"top_k": options.top_k, "handle_impossible": options.handle_impossible}
+        names = ("top_k", "handle_impossible", "max_answer_len")
+        return {name: getattr(options, name) for name in names}
 
     def predict(self, model: Any, inputs: list[Any], options: Namespace, **keywords: Any) -> Any:
         """Make pairs of question and context, and ask."""

@@ -8,6 +8,7 @@ were cut, and a tokenizer shared by threads is never reconfigured.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -121,8 +122,11 @@ class TextEncoder:
         Raises
         ------
         InputError
-            The first member of a pair leaves no room for the second; half of a surrogate pair.
+            The first member of a pair leaves no room for the second; half of a surrogate pair; a
+            negative stride.
         """
+        if stride < 0:
+            raise InputError(f"windows cannot share {stride} tokens")
         limit = self.limit if limit is None else limit
         first, second = text if isinstance(text, tuple) else (text, None)
         encoding = self._whole(first, second)
@@ -213,6 +217,16 @@ class TextEncoder:
         encoding, _ = self.encode(prompt, limit=limit)
         ids_at_end = encoding.special_tokens_mask[-1:]
         return len(encoding) - sum(ids_at_end)
+
+
+def with_marks(text: str, end: int, limit: int) -> int:
+    """Return where a token ends that is said to end at `end`, marks on its last letter included.
+
+    Normalisers that compose or drop combining marks align the result with the letter alone.
+    """
+    while end < limit and unicodedata.combining(text[end]):
+        end += 1
+    return end
 
 
 def _flat(rows: list[list[int]]) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -110,9 +110,11 @@ def test_classify(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("loads")
 def test_tag_ask_fill(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["tag", "--model", "x", "--aggregation", "none", "the river"]) == 0
+    tag = ["tag", "--model", "x", "--aggregation", "none", "--stride", "3"]
+    assert main([*tag, "the river"]) == 0
     assert set(lines(capsys)[0]) == {"text", "entities"}
-    assert main(["ask", "--model", "x", "--question", "who", "--top-k", "2", "Ada walks."]) == 0
+    ask = ["ask", "--model", "x", "--question", "who", "--top-k", "2", "--max-answer-len", "1"]
+    assert main([*ask, "Ada walks."]) == 0
     assert len(lines(capsys)[0]["answers"]) == 2
     assert main(["ask", "--model", "x", "who\tAda walks."]) == 0
     assert len(lines(capsys)[0]["answers"]) == 1

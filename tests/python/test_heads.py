@@ -124,6 +124,11 @@ def test_zero_shot_refused(folder: Path) -> None:
         model.zero_shot("a", [])
     with pytest.raises(InputError, match=r"has no \{\}"):
         model.zero_shot("a", ["b"], hypothesis_template="no place")
+    for template in ("{label} it is", "{} or {}", "{} {"):
+        with pytest.raises(InputError, match="other braces are doubled"):
+            model.zero_shot("a", ["b"], hypothesis_template=template)
+    with pytest.raises(InputError, match="input 1: expected a text, got tuple"):
+        make(Classifier, folder, columns=3, config=NLI).zero_shot(["a", ("a", "b")], ["b"])
 
 
 def test_zero_shot_cuts_the_text_and_not_the_label(folder: Path) -> None:
@@ -248,6 +253,8 @@ def test_tagger_refuses(folder: Path) -> None:
         model.predict("a", aggregation="best")
     with pytest.raises(InputError, match="input 1: expected a text"):
         model.predict(["a", [1, 2]])
+    with pytest.raises(InputError, match="cannot share -1 tokens"):
+        model.predict("a " * 90, stride=-1)
 
 
 # Reader ----------------------------------------------------------------------------------------

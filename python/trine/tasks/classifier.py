@@ -133,11 +133,13 @@ class Classifier(Task):
             labels = [label.strip() for label in labels.split(",") if label.strip()]
         if not labels:
             raise InputError("labels: at least one is needed")
-        if hypothesis_template.format(labels[0]) == hypothesis_template:
-            raise InputError(f"hypothesis_template {hypothesis_template!r} has no {{}}")
+        hypotheses = _hypotheses(hypothesis_template, labels)
         entailment, contradiction = self._entailment()
         items, single = as_list(texts)
-        pairs = [(text, hypothesis_template.format(label)) for text in items for label in labels]
+        for index, text in enumerate(items):
+            if not isinstance(text, str):
+                raise InputError(f"input {index}: expected a text, got {type(text).__name__}")
+        pairs = [(text, hypothesis) for text in items for hypothesis in hypotheses]
         logits = self._logits(
             pairs, batch_size=batch_size, show_progress=show_progress, strategy="only_first"
         ).reshape(len(items), len(labels), -1)
@@ -260,6 +262,19 @@ class Classifier(Task):
         if contradiction is None:  # as transformers has it; right for [entailment, not_entailment]
             contradiction = len(names) - 1 if entailment == 0 else 0
         return entailment, contradiction
+
+
+def _hypotheses(template: str, labels: Sequence[str]) -> list[str]:
+    try:
+        found = [template.format(label) for label in labels]
+    except (KeyError, IndexError, ValueError) as error:
+        raise InputError(
+            f"hypothesis_template {template!r}: {{}} stands for the label, "
+            f"and other braces are doubled ({error})"
+        ) from error
+    if found[0] == template:
+        raise InputError(f"hypothesis_template {template!r} has no {{}}")
+    return found
 
 
 def _ranked(names: Sequence[str], scores: list[float]) -> list[Label]:

@@ -12,6 +12,7 @@ from trine._core import InputError
 from trine.progress import Progress
 from trine.tasks.base import Task
 from trine.tasks.inputs import as_list, windows
+from trine.tokenization import with_marks
 from trine.tokenizer_files import least
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ class Reader(Task):
             start[0] = end[0] = 0  # the first token stands for "no answer"
             for s, e, score in _best(start, end, wanted, options["max_answer_len"], allowed):
                 first, last = _characters(encoding, s, e, aligned=aligned)
+                last = with_marks(context, last, len(context))
                 text = context[first:last]
                 if (same := answers.get(text.lower())) is not None:
                     same["score"] += score

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
 
 import numpy as np
@@ -15,6 +16,7 @@ from trine.progress import Progress
 from trine.tasks.base import Task
 from trine.tasks.inputs import as_list, windows
 from trine.tasks.labels import label_names
+from trine.tokenization import with_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -98,7 +100,8 @@ class Tagger(Task):
 
         Notes
         -----
-        Grouping and scores are those of transformers' token-classification pipeline.
+        Grouping and scores are those of transformers' token-classification pipeline, and so are
+        `start` and `end`, but for combining marks: those at the end of an entity belong to it.
         """
         if aggregation not in get_args(Aggregation):
             known = ", ".join(get_args(Aggregation))
@@ -131,21 +134,16 @@ class Tagger(Task):
         encoder = self._encoder
         unknown = encoder.special_id("unk_token")
         marks_words = bool(getattr(encoder.backend.model, "continuing_subword_prefix", None))
-        rows = zip(
-            encoding.ids,
-            encoding.tokens,
-            encoding.offsets,
-            encoding.special_tokens_mask,
-            scores,
-            strict=True,
-        )
-        for token_id, token, (start, end), special, row in rows:
-            if special:
-                continue
+        words = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+        ids, tokens, offsets = encoding.ids, encoding.tokens, encoding.offsets
+        for i, following in zip_longest(words, words[1:]):
+            token_id, token, row = ids[i], tokens[i], scores[i]
+            start, end = offsets[i]
             if marks_words:  # "##ing" is longer than the "ing" it stands for
                 continues = len(token) != end - start
             else:
                 continues = start > 0 and " " not in text[start - 1 : start + 1]
+            end = with_marks(text, end, len(text) if following is None else offsets[following][0])
             yield _Piece(row, start, end, continues and token_id != unknown)
 
     def _group(self, pieces: list[_Piece], aggregation: Aggregation, text: str) -> list[Entity]:
