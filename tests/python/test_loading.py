@@ -267,8 +267,9 @@ def test_no_hub_ids(source: str) -> None:
 
 
 def test_what_is_fetched() -> None:
-    wanted = """config.json modules.json tokenizer.json vocab.txt model.safetensors
-    model.safetensors.index.json model-00001-of-00002.safetensors sentence_bert_config.json
+    wanted = """config.json modules.json tokenizer.json vocab.txt spm.model model.safetensors
+    added_tokens.json model.safetensors.index.json model-00001-of-00002.safetensors
+    sentence_bert_config.json
     1_Pooling/config.json 2_Dense/model.safetensors 10_Dense/config.json""".split()  # noqa: SIM905
     unwanted = """
     README.md pytorch_model.bin onnx/model.onnx onnx/config.json
