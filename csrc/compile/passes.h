@@ -17,6 +17,11 @@ Graph prune(const Graph&, const std::vector<std::string>& outputs);
 // Runs every op whose inputs are weights alone on the backend and keeps the result as a constant.
 Graph fold(const Graph&, Backend&);
 
+// Where only one token of each sequence is pooled, the ops before the pooling that work row by row
+// are moved behind it, as far as the last attention's queries: the last layer of a classifier is
+// computed for one token a sequence instead of all.
+Graph sink_pools(const Graph&);
+
 // Projections of one x into one GEMM; bias, activation and residual into the GEMM's epilogue.
 Graph fuse(const Graph&);
 

@@ -269,7 +269,7 @@ const Packed& PackedWeights::get(const Graph& graph, NodeId weight, const Node& 
 std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,
                                 Backend& backend, PackedWeights& weights, bool fused) {
   Graph wanted = prune(graph, outputs);
-  if (fused) wanted = fuse(wanted);
+  if (fused) wanted = fuse(sink_pools(wanted));
   verify(wanted);
   return Planner(std::move(wanted), backend, weights).run();
 }

@@ -24,6 +24,9 @@ enum class Activation : uint8_t {
 
 enum class PoolMode : uint8_t { kCls, kMean, kMax, kMeanSqrtLen, kWeightedMean, kLastToken };
 
+// Which tokens of a sequence ask: all, or one, whose row of q and y is then the sequence's.
+enum class Queries : uint8_t { kAll, kFirst, kLast };
+
 // A ragged batch: sequence b owns rows offsets[b] .. offsets[b + 1] of every per-token array.
 struct Ragged {
   const int32_t* offsets;  // [sequences + 1], offsets[0] == 0
@@ -74,6 +77,7 @@ struct AttentionArgs {
   int32_t reach;                  // distances d >= reach are as reach, d <= -reach as -reach
   int64_t position_head;          // cpu: floats from one head's panels to the next's
   int32_t position_columns;       // cpu: columns of all panels of a head, padding excluded
+  Queries queries;                // of one token: a sequence without tokens gives zeros
 };
 
 // y[t] = rows t - (size - 1) / 2 .. t + size / 2 of x side by side, within t's sequence; zeros

@@ -73,7 +73,9 @@ Cost cost_of(const Graph& graph, const Node& node) {
       cost.flops_per_row = 2 * cols * static_cast<double>(graph[node.inputs[0]].shape.cols());
       break;
     case Op::attention:
-      cost.flops_per_pair =
+      // Of one query, pairs are as many as rows of k.
+      (node.as<AttentionAttrs>().queries == Queries::kAll ? cost.flops_per_pair
+                                                          : cost.flops_per_token) =
           cols * (4 + 2 * (node.input(4) != kNoNode) + 2 * (node.input(5) != kNoNode));
       break;
     case Op::embedding:

@@ -205,10 +205,11 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
   std::vector<StepProfile> out;
   for (size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& s = plan.steps[i];
-    const auto rows =
-        static_cast<double>(s.rows == Rows::kTokens ? batch.tokens() : batch.sequences());
+    const auto tokens = static_cast<double>(batch.tokens());
+    const double rows = s.rows == Rows::kTokens ? tokens : batch.sequences();
     out.push_back({std::string(trine::info(s.op).name), s.name, seconds[i],
-                   s.cost.flops_per_row * rows + s.cost.flops_per_pair * pairs,
+                   s.cost.flops_per_row * rows + s.cost.flops_per_token * tokens +
+                       s.cost.flops_per_pair * pairs,
                    s.cost.bytes_per_row * rows + s.cost.bytes_fixed});
   }
   return out;

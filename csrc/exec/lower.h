@@ -73,6 +73,7 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
     float scale;
     bool causal;
     Positions positions;
+    Queries queries;
   };
   const auto& attrs = node.as<AttentionAttrs>();
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
@@ -89,7 +90,8 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
             static_cast<int32_t>(node.shape.cols() / attrs.heads),
             attrs.scale,
             attrs.causal,
-            {}};
+            {},
+            attrs.queries};
   if (args.bias) args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
   if (args.position_keys || args.position_queries)
     args.positions = Kernels::positions_of(attrs, args.head_dim);
@@ -115,7 +117,8 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
                         a.positions.at.values.empty() ? nullptr : a.positions.at.center(),
                         a.positions.at.reach,
                         a.positions.head,
-                        a.positions.columns},
+                        a.positions.columns,
+                        a.queries},
                        c);
   });
 }

@@ -67,10 +67,11 @@ struct Operand {
   }
 };
 
-// Counted work of a step, for profiles: flops = per_row * rows + per_pair * (query, key) pairs, and
-// likewise bytes.
+// Counted work of a step, for profiles: flops = per_row * rows of the result + per_token * tokens +
+// per_pair * (query, key) pairs, and likewise bytes.
 struct Cost {
   double flops_per_row = 0;
+  double flops_per_token = 0;
   double flops_per_pair = 0;
   double bytes_per_row = 0;
   double bytes_fixed = 0;  // weights

@@ -78,6 +78,7 @@ struct AttentionAttrs {
   // positive (no buckets), max_relative_positions.
   int32_t position_buckets = 0;
   int32_t max_relative_positions = 0;
+  Queries queries = Queries::kAll;  // what is not kAll, compile/ made
 
   int32_t span() const noexcept {
     return position_buckets > 0 ? position_buckets : max_relative_positions;
@@ -90,6 +91,7 @@ struct AttentionAttrs {
     field("causal", self.causal);
     field("position_buckets", self.position_buckets);
     field("max_relative_positions", self.max_relative_positions);
+    field("queries", self.queries);
   }
 };
 
@@ -161,8 +163,10 @@ using Attrs =
 // Names as configurations spell them ("gelu_new" and "gelu_pytorch_tanh" are both the tanh form).
 std::string_view name_of(Activation) noexcept;
 std::string_view name_of(PoolMode) noexcept;
+std::string_view name_of(Queries) noexcept;
 // ModelError that lists the known names when `name` is none of them.
 Activation parse_activation(std::string_view name);
 PoolMode parse_pool_mode(std::string_view name);
+Queries parse_queries(std::string_view name);
 
 }  // namespace trine

@@ -59,6 +59,12 @@ constexpr std::array kPoolModes = std::to_array<Spelling<PoolMode>>({
     {"lasttoken", PoolMode::kLastToken},
 });
 
+constexpr std::array kQueries = std::to_array<Spelling<Queries>>({
+    {"all", Queries::kAll},
+    {"first", Queries::kFirst},
+    {"last", Queries::kLast},
+});
+
 template <class Table, class Enum>
 std::string_view spell(const Table& table, Enum value) noexcept {
   for (const auto& row : table) {
@@ -86,7 +92,7 @@ struct DumpField {
     begin(key);
     if constexpr (std::is_same_v<T, bool>) {
       out += value ? "true" : "false";
-    } else if constexpr (std::is_same_v<T, Activation> || std::is_same_v<T, PoolMode>) {
+    } else if constexpr (std::is_enum_v<T>) {
       out += name_of(value);
     } else {
       out += cat(value);
@@ -109,10 +115,12 @@ std::string padded(std::string text, size_t width) {
 
 std::string_view name_of(Activation a) noexcept { return spell(kActivations, a); }
 std::string_view name_of(PoolMode m) noexcept { return spell(kPoolModes, m); }
+std::string_view name_of(Queries q) noexcept { return spell(kQueries, q); }
 Activation parse_activation(std::string_view name) {
   return parse(kActivations, "activation", name);
 }
 PoolMode parse_pool_mode(std::string_view name) { return parse(kPoolModes, "pooling mode", name); }
+Queries parse_queries(std::string_view name) { return parse(kQueries, "kind of queries", name); }
 
 const OpInfo& info(Op op) noexcept { return op_rows()[static_cast<size_t>(op)].info; }
 

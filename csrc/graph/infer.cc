@@ -212,8 +212,11 @@ void Inference::attention() {
            head_dim, " are wanted");
     }
   }
+  const Rows queries = a.queries == Queries::kAll ? Rows::kTokens : Rows::kSequences;
   for (size_t i = 0; i < 3; ++i) {
-    if (rows_of(i).rows != Rows::kTokens) fail("input ", i, " must be rows of tokens");
+    const Rows wanted = i == 0 ? queries : Rows::kTokens;
+    if (rows_of(i).rows != wanted)
+      fail("input ", i, " must be rows of ", wanted == Rows::kTokens ? "tokens" : "sequences");
   }
   if (has(3)) {
     const Shape& bias = in(3).shape;
@@ -225,7 +228,7 @@ void Inference::attention() {
   for (size_t i : {size_t{4}, size_t{5}}) {
     if (has(i)) position_table(i);
   }
-  node_.shape = {Rows::kTokens, {width}};
+  node_.shape = {queries, {width}};
 }
 
 void Inference::position_table(size_t i) const {

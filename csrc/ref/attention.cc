@@ -24,12 +24,17 @@ void attention(const AttentionArgs& args) {
     const int64_t length = args.batch.offsets[b + 1] - first;
     for (int64_t h = 0; h < args.heads; ++h) {
       const int64_t kv_head = h * args.kv_heads / args.heads;
+      const bool all = args.queries == Queries::kAll;
+      if (!all && length == 0)
+        std::fill_n(args.y + b * args.ldy + h * args.head_dim, args.head_dim, 0.0f);
       for (int64_t i = 0; i < length; ++i) {
+        if (!all && i != (args.queries == Queries::kFirst ? 0 : length - 1)) continue;
+        const int64_t row = all ? first + i : b;
         const int64_t keys = args.causal ? i + 1 : length;
-        const float* q = args.q + (first + i) * args.ldq + h * args.head_dim;
+        const float* q = args.q + row * args.ldq + h * args.head_dim;
         const float* k = args.k + first * args.ldk + kv_head * args.head_dim;
         const float* v = args.v + first * args.ldv + kv_head * args.head_dim;
-        float* y = args.y + (first + i) * args.ldy + h * args.head_dim;
+        float* y = args.y + row * args.ldy + h * args.head_dim;
 
         score.assign(static_cast<size_t>(keys), 0.0);
         for (int64_t j = 0; j < keys; ++j) {

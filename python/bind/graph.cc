@@ -29,6 +29,8 @@ struct FromKeywords {
         field = parse_activation(value.cast<std::string>());
       } else if constexpr (std::is_same_v<T, PoolMode>) {
         field = parse_pool_mode(value.cast<std::string>());
+      } else if constexpr (std::is_same_v<T, Queries>) {
+        field = parse_queries(value.cast<std::string>());
       } else {
         field = value.cast<T>();
       }

@@ -202,6 +202,50 @@ TEST(disentangled_attention_does_not_depend_on_its_surroundings) {
   }
 }
 
+// One query of each sequence, in the sequence's own row.
+TEST(disentangled_attention_of_one_query) {
+  const Problem problem({{5, 0, 61, 1, 130}, 3, 20, 32, 96}, 31);
+  const auto sequences = int64_t(problem.shape.lengths.size());
+  for (const cpu::KernelTable* table : kernel_tables()) {
+    Matrix<float> all = problem.output();
+    run(*table, problem.on_cpu(all), 130);
+    for (const Queries queries : {Queries::kFirst, Queries::kLast}) {
+      Matrix<float> q(sequences, problem.width, problem.width, 1), y(sequences, problem.width),
+          want(sequences, problem.width), exact(sequences, problem.width);
+      q.fill(0.0f);
+      want.fill(0.0f);
+      for (int64_t b = 0; b < sequences; ++b) {
+        if (problem.shape.lengths[size_t(b)] == 0) continue;
+        const int64_t row = queries == Queries::kFirst ? problem.offsets[size_t(b)]
+                                                       : problem.offsets[size_t(b) + 1] - 1;
+        for (int64_t c = 0; c < problem.width; ++c) {
+          q.at(b, c) = problem.q.at(row, c);
+          want.at(b, c) = all.at(row, c);
+        }
+      }
+      AttentionArgs args = problem.on_cpu(y);
+      args.queries = queries;
+      args.q = q.data(), args.ldq = q.ld();
+      for (const int threads : {1, 2}) {
+        cpu::ThreadPool pool(threads);
+        const size_t bytes = table->attention_scratch_bytes(130, 20, args.position_columns);
+        const size_t stride = (bytes + 63) / 64 * 64;
+        Scratch scratch(stride * size_t(pool.size()));
+        cpu::attention(args, {table, &pool, scratch.data(), stride});
+        CHECK(identical(want, y));
+        CHECK(y.intact());
+        CHECK(scratch.intact());
+      }
+      AttentionArgs reference = problem.on_ref(exact);
+      reference.queries = queries;
+      reference.q = q.data(), reference.ldq = q.ld();
+      ref::attention(reference);
+      CHECK_CLOSE(cat("one query on ", table->name), y, exact,
+                  [](int64_t, int64_t) { return 2e-5; });
+    }
+  }
+}
+
 TEST(disentangled_attention_does_not_depend_on_threads) {
   const Problem problem({{700, 0, 3, 250}, 3, 16, 256, 512}, 21);
   for (const cpu::KernelTable* table : kernel_tables()) {

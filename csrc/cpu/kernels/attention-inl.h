@@ -390,11 +390,14 @@ static void attention(const AttentionArgs& args, int32_t sequence, int32_t head_
   const int64_t kv_column = static_cast<int64_t>(head_index) * args.kv_heads / args.heads * dim;
   const int64_t span = args.span;
 
+  // Of one token, the row is the sequence's: row q0 of the sequence must be found there.
+  const int64_t first_query = args.queries == Queries::kAll ? first : sequence - q0;
+
   Head head = {};
-  head.q = args.q + first * args.ldq + column, head.ldq = args.ldq;
+  head.q = args.q + first_query * args.ldq + column, head.ldq = args.ldq;
   head.k = args.k + first * args.ldk + kv_column, head.ldk = args.ldk;
   head.v = args.v + first * args.ldv + kv_column, head.ldv = args.ldv;
-  head.y = args.y + first * args.ldy + column, head.ldy = args.ldy;
+  head.y = args.y + first_query * args.ldy + column, head.ldy = args.ldy;
   if (args.bias != nullptr) head.bias = args.bias + head_index * (2 * span - 1) + span - 1;
   head.length = args.batch.offsets[sequence + 1] - first;
   head.keys = args.causal ? q1 : head.length;
