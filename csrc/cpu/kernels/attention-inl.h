@@ -117,11 +117,23 @@ static size_t attention_scratch_bytes(int64_t max_length, int64_t head_dim,
   return static_cast<size_t>(floats) * sizeof(float);
 }
 
+// Asks for a head's columns of rows [begin, end). They were just written, half of them by other
+// threads, and lie too far apart for the processor to look ahead by itself.
+static TRINE_INLINE void prefetch_rows(const float* x, int64_t ld, int64_t dim, int64_t begin,
+                                       int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    for (int64_t c = 0; c < dim; c += kPanel) TRINE_PREFETCH(x + i * ld + c);
+  }
+}
+
 // Keys [0, keys) into panels, the last filled up with zeros: their scores count for nothing, but
 // may be no denormals.
 static void pack_keys(const Head& head) noexcept {
   constexpr int kLanes = Vec::kLanes;
+  prefetch_rows(head.k, head.ldk, head.dim, 0, smaller(head.keys, kLanes));
   for (int64_t j = 0; j < round_up(head.keys, kPanel); j += kLanes) {
+    prefetch_rows(head.k, head.ldk, head.dim, j + kLanes, smaller(head.keys, j + 2 * kLanes));
+    prefetch_rows(head.v, head.ldv, head.dim, j, smaller(head.keys, j + kLanes));
     float* panel = head.panels + j / kPanel * kPanel * head.dim + j % kPanel;
     for (int64_t c = 0; c < head.dim; c += kLanes) {
       const int64_t n = smaller(head.dim - c, kLanes);
