@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench_linear [threads] [isa]...: linear over the shapes of MPNet and DeBERTa (768 wide), their
-// large forms (1024) and a small Llama (2048), on the instruction sets named or all there are.
+// bench_linear [threads] [isa, dtype or NxK]...: linear over the shapes of MPNet and DeBERTa (768
+// wide), their large forms (1024) and a small Llama (2048), on the instruction sets named or all
+// there are, in the dtypes (float32, bfloat16) named or both.
 // Weights are cycled over 256 MiB, as the layers of a model are: they come from memory, not from a
 // cache. Prints median and 95th percentile and the median's share of the roofline: the longer of
 // flop / peak and bytes of weights / read bandwidth.
@@ -8,13 +9,15 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <memory>
 #include <new>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "cpu/ops.h"
 #include "cpu/peak.h"
+#include "weights/convert.h"
 
 namespace trine {
 namespace {
@@ -65,36 +68,61 @@ Timing time(const Body& body) {
   return {seconds[seconds.size() / 2], seconds[seconds.size() * 95 / 100]};
 }
 
-void bench(const KernelTable& table, Machine& machine, double peak, int64_t n, int64_t k) {
-  constexpr int64_t kMaxRows = 512;
+const char* name(DType dtype) { return dtype == DType::kBF16 ? "bfloat16" : "float32"; }
+
+void bench(const KernelTable& table, DType dtype, Machine& machine, double peak, int64_t n,
+           int64_t k) {
+  constexpr int64_t kMaxRows = 4096;
   constexpr int64_t kWeightBytes = int64_t{256} << 20;
-  const int64_t floats = cpu::packed_floats(n, k);
+  const bool bf16 = dtype == DType::kBF16;
+  // Of weights, in floats: any pattern will do, and these are numbers as bf16, too.
+  const int64_t floats = bf16 ? cpu::packed_bf16(n, k) / 2 : cpu::packed_floats(n, k);
   const int64_t layers = std::max<int64_t>(1, kWeightBytes / (floats * 4));
   const Floats weights = noise(floats * layers), x = noise(kMaxRows * k), bias = noise(n);
+  if (bf16) {
+    auto* const halves = reinterpret_cast<uint16_t*>(weights.get());
+    for (int64_t i = 0; i < 2 * floats * layers; ++i)
+      halves[i] = f32_to_bf16(float(uint32_t(i) * 2654435761u >> 8) * 0x1p-23f - 1.0f);
+  }
   const Floats y = noise(kMaxRows * n);
-  const size_t stride = (table.linear_scratch_bytes(k) + 63) / 64 * 64;
+  const cpu::LinearKernel& kernel = bf16 ? table.linear_bf16 : table.linear;
+  const size_t stride = (kernel.scratch_bytes(k) + 63) / 64 * 64;
   const Floats scratch = noise(static_cast<int64_t>(stride / 4) * machine.pool.size());
   const cpu::Workers workers = {&table, &machine.pool, reinterpret_cast<std::byte*>(scratch.get()),
                                 stride};
   int64_t layer = 0;
-  for (const int64_t m : {1, 4, 8, 16, 32, 128, 512}) {
+  for (const int64_t m : {1, 4, 8, 16, 32, 64, 128, 512, 4096}) {
     const Timing t = time([&] {
       const float* w = weights.get() + layer++ % layers * floats;
-      cpu::linear({x.get(), k, w, bias.get(), nullptr, 0, y.get(), n, m, n, k, Activation::kNone},
-                  workers);
+      const LinearArgs args = {x.get(), k, w, bias.get(), nullptr,          0,
+                               y.get(), n, m, n,          k,       Activation::kNone};
+      bf16 ? cpu::linear_bf16(args, workers) : cpu::linear(args, workers);
     });
-    const double gflop = 2e-9 * double(m * n * k), gb = 4e-9 * double(n * k);
+    const double gflop = 2e-9 * double(m * n * k), gb = 1e-9 * double(n * k) * (bf16 ? 2 : 4);
     const double limit = std::max(gflop / peak, gb / machine.gbs);
-    std::printf("%-7s %4d x %5d x %5d %9.1f us  p95 %9.1f us %8.1f GFLOP/s %6.1f GB/s %6.1f %%\n",
-                table.name, int(m), int(n), int(k), t.median * 1e6, t.p95 * 1e6, gflop / t.median,
+    std::printf("%-11s %-8s %4d x %5d x %5d %9.1f us  p95 %9.1f us %8.1f GFLOP/s %6.1f GB/s "
+                "%6.1f %%\n",
+                table.name, name(dtype), int(m), int(n), int(k), t.median * 1e6, t.p95 * 1e6, gflop / t.median,
                 gb / t.median, 100.0 * limit / t.median);
   }
 }
 
-bool wanted(const KernelTable& table, int argc, char** argv) {
-  if (argc < 3) return true;
-  return std::any_of(argv + 2, argv + argc,
-                     [&](const char* name) { return std::strcmp(name, table.name) == 0; });
+// Whether this one of `all` was asked for, or none of them.
+bool wanted(std::string_view name, const std::vector<std::string>& all, int argc, char** argv) {
+  bool any = false;
+  for (int i = 2; i < argc; ++i) {
+    if (name == argv[i]) return true;
+    any |= std::find(all.begin(), all.end(), argv[i]) != all.end();
+  }
+  return !any;
+}
+
+const KernelTable* find_table(std::string_view name) {
+  for (const cpu::Isa isa : cpu::kIsas) {
+    const KernelTable* table = cpu::kernel_table(isa);
+    if (table != nullptr && name == table->name) return table;
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -105,17 +133,30 @@ int main(int argc, char** argv) {
   Machine machine{cpu::ThreadPool(argc > 1 ? std::atoi(argv[1]) : 0), 0.0};
   const int threads = machine.pool.size();
   machine.gbs = cpu::read_bandwidth_gbs(threads);
-  for (const cpu::Isa isa :
-       {cpu::Isa::kAvx512, cpu::Isa::kAvx2, cpu::Isa::kNeon, cpu::Isa::kScalar}) {
-    const KernelTable* table = cpu::kernel_table(isa);
-    if (table == nullptr || !wanted(*table, argc, argv)) continue;
-    const double peak = cpu::peak_gflops(isa, threads);
-    std::printf("%s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, threads, peak,
-                machine.gbs);
-    constexpr int64_t kShapes[][2] = {{768, 768},   {2304, 768},  {3072, 768},
-                                      {768, 3072},  {1024, 1024}, {4096, 1024},
-                                      {1024, 4096}, {2048, 2048}, {8192, 2048}};
-    for (const auto& [n, k] : kShapes) bench(*table, machine, peak, n, k);
+  std::vector<std::string> isas, shapes;
+  for (const cpu::Isa isa : cpu::kIsas) {
+    if (const KernelTable* table = cpu::kernel_table(isa)) isas.emplace_back(table->name);
+  }
+  constexpr int64_t kShapes[][2] = {{768, 768},   {2304, 768},  {3072, 768},
+                                    {768, 3072},  {1024, 1024}, {4096, 1024},
+                                    {1024, 4096}, {2048, 2048}, {8192, 2048}};
+  const auto shown = [](const int64_t (&s)[2]) {
+    return std::to_string(s[0]) + "x" + std::to_string(s[1]);
+  };
+  for (const auto& shape : kShapes) shapes.push_back(shown(shape));
+  for (const std::string& isa_name : isas) {
+    if (!wanted(isa_name, isas, argc, argv)) continue;
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      if (!wanted(name(dtype), {"float32", "bfloat16"}, argc, argv)) continue;
+      const KernelTable* table = find_table(isa_name);
+      const double peak = cpu::peak_gflops(table->isa, threads, dtype);
+      std::printf("%s, %s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, name(dtype), threads,
+                  peak, machine.gbs);
+      for (const auto& shape : kShapes) {
+        if (wanted(shown(shape), shapes, argc, argv))
+          bench(*table, dtype, machine, peak, shape[0], shape[1]);
+      }
+    }
   }
   return 0;
 }

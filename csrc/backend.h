@@ -17,6 +17,7 @@ struct BackendInfo {
   std::string device;  // "cpu", "ref"
   std::string isa;     // "avx512"
   int threads = 1;
+  DType dtype = DType::kF32;  // of the weights of linear, and of what they are multiplied with
 };
 
 // A weight in the place and layout that one kind of consumer reads.
@@ -56,7 +57,10 @@ class Backend {
   virtual std::unique_ptr<DeviceContext> context() = 0;
 };
 
-std::unique_ptr<Backend> make_cpu_backend(int threads);
-std::unique_ptr<Backend> make_ref_backend();
+// dtype: kF32 or kBF16. Which linears are computed in bf16 says host::weight_dtype.
+std::unique_ptr<Backend> make_cpu_backend(int threads, DType dtype = DType::kF32);
+std::unique_ptr<Backend> make_ref_backend(DType dtype = DType::kF32);
+// kBF16 where the chosen instruction set multiplies it faster than float32, else kF32.
+DType cpu_default_dtype();
 
 }  // namespace trine

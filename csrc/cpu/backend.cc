@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "cpu/features.h"
 #include "cpu/ops.h"
 #include "cpu/positions.h"
 #include "cpu/thread_pool.h"
@@ -20,6 +21,9 @@ const cpu::Workers& workers(const RunContext& c) noexcept {
 struct Kernels {
   static void linear(const LinearArgs& a, const RunContext& c) noexcept {
     cpu::linear(a, workers(c));
+  }
+  static void linear_bf16(const LinearArgs& a, const RunContext& c) noexcept {
+    cpu::linear_bf16(a, workers(c));
   }
   static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
     cpu::attention(a, workers(c));
@@ -88,9 +92,10 @@ class CpuContext : public DeviceContext {
 
 class CpuBackend : public Backend {
  public:
-  explicit CpuBackend(int threads) : table_(cpu::select_kernel_table()), pool_(threads) {}
+  CpuBackend(int threads, DType dtype)
+      : table_(cpu::select_kernel_table()), pool_(threads), dtype_(dtype) {}
 
-  BackendInfo properties() const override { return {"cpu", table_.name, pool_.size()}; }
+  BackendInfo properties() const override { return {"cpu", table_.name, pool_.size(), dtype_}; }
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
 
@@ -99,7 +104,7 @@ class CpuBackend : public Backend {
     if (consumer.op == Op::attention && slot >= 4) return pack_positions(graph, weight, consumer);
     if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
     const int64_t n = graph[weight].shape.dims[0];
-    if (slot == 1) return pack_panels(graph, weight);
+    if (slot == 1) return pack_panels(graph, weight, host::weight_dtype(consumer, dtype_));
     // The epilogue reads whole panels.
     return host::as_f32(graph, weight, (n + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel - n);
   }
@@ -107,8 +112,10 @@ class CpuBackend : public Backend {
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {
     if (node.op == Op::linear) {
+      const cpu::LinearKernel& kernel =
+          in[1].dtype == DType::kBF16 ? table_.linear_bf16 : table_.linear;
       need_.linear =
-          std::max(need_.linear, table_.linear_scratch_bytes(graph[node.inputs[0]].shape.cols()));
+          std::max(need_.linear, kernel.scratch_bytes(graph[node.inputs[0]].shape.cols()));
     } else if (node.op == Op::attention) {
       const auto& attrs = node.as<AttentionAttrs>();
       need_.head_dim = std::max(need_.head_dim, node.shape.cols() / attrs.heads);
@@ -125,18 +132,27 @@ class CpuBackend : public Backend {
 
  private:
   // Parts are whole panels (fuse merges no others), so each is packed into its own place.
-  Packed pack_panels(const Graph& graph, NodeId weight) {
+  Packed pack_panels(const Graph& graph, NodeId weight, DType dtype) {
     const std::vector<host::Part> from = host::parts(graph, weight);
-    int64_t floats = 0;
-    for (const auto& p : from) floats += cpu::packed_floats(p.rows, p.cols);
-    const size_t bytes = static_cast<size_t>(floats) * sizeof(float);
+    const bool bf16 = dtype == DType::kBF16;
+    const auto size = [bf16](const host::Part& p) {
+      return bf16 ? static_cast<size_t>(cpu::packed_bf16(p.rows, p.cols)) * sizeof(uint16_t)
+                  : static_cast<size_t>(cpu::packed_floats(p.rows, p.cols)) * sizeof(float);
+    };
+    size_t bytes = 0;
+    for (const auto& p : from) bytes += size(p);
     const std::shared_ptr<std::byte> memory = host::alloc(bytes);
-    auto* to = reinterpret_cast<float*>(memory.get());
+    std::byte* to = memory.get();
     for (const auto& p : from) {
-      cpu::pack_linear(p.data, p.dtype, p.rows, p.cols, to, pool_);
-      to += cpu::packed_floats(p.rows, p.cols);
+      if (bf16) {
+        cpu::pack_linear_bf16(p.data, p.dtype, p.rows, p.cols, reinterpret_cast<uint16_t*>(to),
+                              pool_);
+      } else {
+        cpu::pack_linear(p.data, p.dtype, p.rows, p.cols, reinterpret_cast<float*>(to), pool_);
+      }
+      to += size(p);
     }
-    return {memory, memory.get(), bytes, DType::kF32};
+    return {memory, memory.get(), bytes, dtype};
   }
 
   static Packed pack_positions(const Graph& graph, NodeId table, const Node& node) {
@@ -153,13 +169,21 @@ class CpuBackend : public Backend {
 
   const cpu::KernelTable& table_;
   cpu::ThreadPool pool_;
+  DType dtype_;
   ScratchNeed need_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads) {
-  return std::make_unique<CpuBackend>(threads);
+std::unique_ptr<Backend> make_cpu_backend(int threads, DType dtype) {
+  return std::make_unique<CpuBackend>(threads, dtype);
+}
+
+DType cpu_default_dtype() {
+  const cpu::Isa isa = cpu::select_kernel_table().isa;
+  const bool worth_it = isa == cpu::Isa::kAmx ||
+                        (isa == cpu::Isa::kAvx512Bf16 && cpu::features().fast_avx512_bf16);
+  return worth_it ? DType::kBF16 : DType::kF32;
 }
 
 }  // namespace trine

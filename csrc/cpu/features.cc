@@ -56,8 +56,10 @@ constexpr bool bit(uint32_t value, int index) { return (value >> index & 1u) != 
 
 Features detect() noexcept {
   Features f;
-  const uint32_t last_leaf = cpuid(0, 0).eax;
-  if (last_leaf < 7) return f;
+  const Registers zero = cpuid(0, 0);
+  if (zero.eax < 7) return f;
+  // "AuthenticAMD" and "HygonGenuine" begin so.
+  const bool amd = zero.ebx == 0x68747541 || zero.ebx == 0x6f677948;
   const Registers one = cpuid(1, 0);
   constexpr int kFma = 12, kOsXsave = 27, kAvx = 28, kF16c = 29;
   if (!bit(one.ecx, kOsXsave) || !bit(one.ecx, kAvx)) return f;
@@ -76,6 +78,7 @@ Features detect() noexcept {
              bit(seven.ebx, 31);
   f.avx512_vnni = f.avx512 && bit(seven.ecx, 11);
   f.avx512_bf16 = f.avx512 && bit(seven_one.eax, 5);
+  f.fast_avx512_bf16 = f.avx512_bf16 && amd;
   const bool amx = f.avx512 && tile && bit(seven.edx, 24);
   f.amx_bf16 = amx && bit(seven.edx, 22);
   f.amx_int8 = amx && bit(seven.edx, 25);

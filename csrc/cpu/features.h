@@ -9,8 +9,11 @@ struct Features {
   bool avx2 = false;         // with FMA and F16C, which the AVX2 kernels use as well
   bool avx512 = false;       // F, BW, DQ and VL
   bool avx512_vnni = false;  // int8 dot products
-  bool avx512_bf16 =
-      false;  // bf16 dot products: half the rate of fp32 FMA on some processors, twice on others
+  bool avx512_bf16 = false;  // bf16 dot products
+  // They run at the rate of FMA and do twice the work. AMD's do (Zen 4 and 5); Intel's run at half
+  // of it or less (measured on Sapphire Rapids), for there AMX is meant to do the work. By vendor,
+  // not by timing: what a model computes must not depend on a busy moment.
+  bool fast_avx512_bf16 = false;
   bool amx_int8 = false;  // needs the kernel's permission before the first tile instruction
   bool amx_bf16 = false;
   bool neon_dotprod = false;

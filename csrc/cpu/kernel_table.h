@@ -11,21 +11,32 @@
 
 namespace trine::cpu {
 
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kNeon };
+// kAvx512Bf16 and kAmx are kAvx512 with other kernels for bf16.
+enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon };
+// All of them, the best first.
+inline constexpr Isa kIsas[] = {Isa::kAmx,  Isa::kAvx512Bf16, Isa::kAvx512,
+                                Isa::kAvx2, Isa::kNeon,       Isa::kScalar};
 
 // Columns of a packed weight panel, for every ISA: one AVX-512 register, two AVX2 registers, four
 // NEON registers.
 inline constexpr int64_t kPanel = 16;
+// K is filled up with zeros to a multiple of this in panels of bf16: the depth of an AMX tile.
+inline constexpr int64_t kBF16Depth = 32;
+
+struct LinearKernel {
+  // Rows [m0, m1), columns [n0, n1) of y; n0 is a multiple of kPanel, and so is n1 unless it is N.
+  // `scratch` holds scratch_bytes(K) bytes, 64-byte aligned, for this thread alone.
+  void (*run)(const LinearArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
+              std::byte* scratch) noexcept;
+  size_t (*scratch_bytes)(int64_t k) noexcept;
+};
 
 struct KernelTable {
   Isa isa;
   const char* name;
 
-  // Rows [m0, m1), columns [n0, n1) of y; n0 is a multiple of kPanel, and so is n1 unless it is N.
-  // `scratch` holds linear_scratch_bytes(K) bytes, 64-byte aligned, for this thread alone.
-  void (*linear)(const LinearArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
-                 std::byte* scratch) noexcept;
-  size_t (*linear_scratch_bytes)(int64_t k) noexcept;
+  LinearKernel linear;       // panels [ceil(N / 16)][K][16] of float
+  LinearKernel linear_bf16;  // panels [ceil(N / 16)][K / 2][16][2] of bf16, K filled up
 
   // Queries [q0, q1) (counted within the sequence) of one sequence and one head. `scratch`:
   // attention_scratch_bytes.

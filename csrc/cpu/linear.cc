@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstring>
 
 #include "base/platform.h"
 #include "cpu/ops.h"
@@ -45,15 +46,17 @@ Split split(const LinearArgs& args, int threads) {
   return s;
 }
 
-// Columns of K that are converted and transposed at a time: 16 rows of them fill 4 KiB.
-constexpr int64_t kStageK = 64;
+// Words of 4 bytes of a row, a float or a pair of bf16, that are made and transposed at a time: 16
+// rows of them fill 4 KiB.
+constexpr int64_t kStage = 64;
+using Stage = float[kPanel][kStage];
 
-// stage[16][kStageK] to packed[k][16]. The packed weights are read much later: streaming stores
+// stage[16][kStage] to packed[words][16]. The packed weights are read much later: streaming stores
 // leave the caches alone and spare the memory from being read before it is written.
-void store_transposed(const float (&stage)[kPanel][kStageK], int64_t k, float* packed) {
+void store_transposed(const Stage& stage, int64_t words, float* packed) {
   int64_t i = 0;
 #if defined(TRINE_X86)
-  for (; i + 4 <= k; i += 4) {
+  for (; i + 4 <= words; i += 4) {
     __m128 v[kPanel];
     for (int64_t r = 0; r < kPanel; r += 4) {
       for (int64_t j = 0; j < 4; ++j) v[r + j] = _mm_load_ps(&stage[r + j][i]);
@@ -65,14 +68,34 @@ void store_transposed(const float (&stage)[kPanel][kStageK], int64_t k, float* p
     }
   }
 #endif
-  for (; i < k; ++i) {
+  for (; i < words; ++i) {
     for (int64_t r = 0; r < kPanel; ++r) packed[i * kPanel + r] = stage[r][i];
   }
 }
 
-}  // namespace
+// Packs [N, K] into panels of `lines` words a column. fill(words, row, k0, k): elements [k0, k0 + k)
+// of a row as words, where kElements of them make one.
+template <int64_t kElements, class Fill>
+void pack_panels(int64_t n, int64_t k, int64_t lines, float* packed, ThreadPool& pool,
+                 const Fill& fill) {
+  pool.parallel_for(ceil_div(n, kPanel), [&](int64_t panel, int) {
+    alignas(64) Stage stage = {};
+    const int64_t rows = std::min(kPanel, n - panel * kPanel);
+    float* const out = packed + panel * lines * kPanel;
+    for (int64_t l0 = 0; l0 < lines; l0 += kStage) {
+      const int64_t words = std::min(kStage, lines - l0), k0 = l0 * kElements;
+      for (int64_t r = 0; r < rows; ++r) {
+        fill(stage[r], panel * kPanel + r, k0, std::min(k - k0, words * kElements));
+      }
+      store_transposed(stage, words, out + l0 * kPanel);
+    }
+#if defined(TRINE_X86)
+    _mm_sfence();
+#endif
+  });
+}
 
-void linear(const LinearArgs& args, const Workers& workers) noexcept {
+void drive(const LinearKernel& kernel, const LinearArgs& args, const Workers& workers) noexcept {
   if (args.m == 0) return;
   const int64_t pairs = ceil_div(args.n, 2 * kPanel);
   const Split s = split(args, workers.pool->size());
@@ -82,33 +105,51 @@ void linear(const LinearArgs& args, const Workers& workers) noexcept {
     const int64_t n1 = std::min(part_start(pairs, s.columns, j + 1) * 2 * kPanel, args.n);
     std::byte* const scratch =
         workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride;
-    workers.table->linear(args, part_start(args.m, s.rows, i), part_start(args.m, s.rows, i + 1),
-                          n0, n1, scratch);
+    kernel.run(args, part_start(args.m, s.rows, i), part_start(args.m, s.rows, i + 1), n0, n1,
+               scratch);
   });
+}
+
+}  // namespace
+
+void linear(const LinearArgs& args, const Workers& workers) noexcept {
+  drive(workers.table->linear, args, workers);
+}
+
+void linear_bf16(const LinearArgs& args, const Workers& workers) noexcept {
+  drive(workers.table->linear_bf16, args, workers);
 }
 
 int64_t packed_floats(int64_t n, int64_t k) noexcept { return ceil_div(n, kPanel) * kPanel * k; }
 
+int64_t packed_bf16(int64_t n, int64_t k) noexcept {
+  return ceil_div(n, kPanel) * kPanel * ceil_div(k, kBF16Depth) * kBF16Depth;
+}
+
 void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,
                  ThreadPool& pool) noexcept {
-  const std::byte* const bytes = static_cast<const std::byte*>(w);
+  const auto* const bytes = static_cast<const std::byte*>(w);
   const int64_t size = static_cast<int64_t>(size_of(dtype));
-  pool.parallel_for(ceil_div(n, kPanel), [&](int64_t panel, int) {
-    alignas(64) float stage[kPanel][kStageK] = {};
-    const int64_t rows = std::min(kPanel, n - panel * kPanel);
-    float* const out = packed + panel * k * kPanel;
-    for (int64_t k0 = 0; k0 < k; k0 += kStageK) {
-      const int64_t run = std::min(kStageK, k - k0);
-      for (int64_t r = 0; r < rows; ++r) {
-        to_f32(dtype, bytes + ((panel * kPanel + r) * k + k0) * size, stage[r],
-               static_cast<size_t>(run));
-      }
-      store_transposed(stage, run, out + k0 * kPanel);
-    }
-#if defined(TRINE_X86)
-    _mm_sfence();
-#endif
+  pack_panels<1>(n, k, k, packed, pool, [&](float* words, int64_t row, int64_t k0, int64_t count) {
+    to_f32(dtype, bytes + (row * k + k0) * size, words, static_cast<size_t>(count));
   });
+}
+
+void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t* packed,
+                      ThreadPool& pool) noexcept {
+  const auto* const bytes = static_cast<const std::byte*>(w);
+  const int64_t size = static_cast<int64_t>(size_of(dtype));
+  const int64_t lines = ceil_div(k, kBF16Depth) * kBF16Depth / 2;
+  pack_panels<2>(n, k, lines, reinterpret_cast<float*>(packed), pool,
+                 [&](float* words, int64_t row, int64_t k0, int64_t count) {
+                   // K ends before the last line does: what is behind it in the stage may be old.
+                   float floats[2 * kStage];
+                   uint16_t halves[2 * kStage] = {};
+                   const auto have = static_cast<size_t>(std::max<int64_t>(count, 0));
+                   to_f32(dtype, bytes + (row * k + k0) * size, floats, have);
+                   for (size_t i = 0; i < have; ++i) halves[i] = f32_to_bf16(floats[i]);
+                   std::memcpy(words, halves, sizeof halves);
+                 });
 }
 
 }  // namespace trine::cpu

@@ -18,6 +18,7 @@ struct Workers {
 };
 
 void linear(const LinearArgs&, const Workers&) noexcept;
+void linear_bf16(const LinearArgs&, const Workers&) noexcept;
 void attention(const AttentionArgs&, const Workers&) noexcept;
 void layer_norm(const LayerNormArgs&, const Workers&) noexcept;
 void embedding(const EmbeddingArgs&, const Workers&) noexcept;
@@ -26,11 +27,14 @@ void add(const AddArgs&, const Workers&) noexcept;
 void pool(const PoolArgs&, const Workers&) noexcept;
 void l2_normalize(const L2NormalizeArgs&, const Workers&) noexcept;
 
-// Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into panels [ceil(N / 16)][K][16]
-// starting at `packed`, 64-byte aligned. `packed_floats` says how much room that takes. Threaded:
-// it is most of the time to load a model.
+// Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into the panels of kernel_table.h,
+// starting at `packed`, 64-byte aligned; bf16 rounded to nearest, ties to even. `packed_..` says how
+// many elements that takes. Threaded: it is most of the time to load a model.
 int64_t packed_floats(int64_t n, int64_t k) noexcept;
+int64_t packed_bf16(int64_t n, int64_t k) noexcept;
 void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,
                  ThreadPool&) noexcept;
+void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t* packed,
+                      ThreadPool&) noexcept;
 
 }  // namespace trine::cpu

@@ -35,7 +35,7 @@ using FmaLoop = float (*)(int64_t rounds);
 
 struct FmaTest {
   FmaLoop loop;
-  int lanes;
+  int lanes;  // multiplications of an instruction
 };
 
 float scalar_loop(int64_t rounds) {
@@ -74,6 +74,18 @@ TRINE_TARGET("avx512f") float avx512_loop(int64_t rounds) {
   TRINE_UNROLL for (int i = 1; i < kChains; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
   return _mm512_cvtss_f32(sums[0]);
 }
+
+TRINE_TARGET("avx512f,avx512bf16") float avx512_bf16_loop(int64_t rounds) {
+  volatile float factor = 0.999f;
+  const auto f = reinterpret_cast<__m512bh>(_mm512_castps_si512(_mm512_set1_ps(factor)));
+  __m512 sums[kChains];
+  TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+    TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm512_dpbf16_ps(sums[i], f, f);
+  }
+  TRINE_UNROLL for (int i = 1; i < kChains; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
+  return _mm512_cvtss_f32(sums[0]);
+}
 #elif defined(TRINE_ARM64)
 float neon_loop(int64_t rounds) {
   constexpr int kArmChains = 2 * kChains;  // four units of latency four
@@ -89,11 +101,14 @@ float neon_loop(int64_t rounds) {
 }
 #endif
 
-FmaTest fma_test(Isa isa) {
+FmaTest fma_test(Isa isa, DType dtype) {
   switch (isa) {
 #if defined(TRINE_X86)
     case Isa::kAvx2:
       return {avx2_loop, 8};
+    case Isa::kAvx512Bf16:
+      if (dtype == DType::kBF16) return {avx512_bf16_loop, 32};
+      return {avx512_loop, 16};
     case Isa::kAvx512:
       return {avx512_loop, 16};
 #elif defined(TRINE_ARM64)
@@ -125,9 +140,9 @@ uint64_t sum_words(const uint64_t* words, size_t n) {
 
 }  // namespace
 
-double peak_gflops(Isa isa, int threads) {
+double peak_gflops(Isa isa, int threads, DType dtype) {
   if (kernel_table(isa) == nullptr) return 0.0;
-  const FmaTest test = fma_test(isa);
+  const FmaTest test = fma_test(isa, dtype);
   constexpr int kRepeats = 5;
   constexpr double kRepeatSeconds = 4e-3;
   // As many rounds as take kRepeatSeconds at one round in 6 cycles of 4 GHz; the fastest repeat

@@ -37,11 +37,13 @@ struct Ragged {
 // The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the
 // ISA has it), for every M, every blocking and every thread count: this is what makes results
 // independent of the batch.
+// `linear_bf16` takes the same with weights in bf16, and rounds x to bf16 before it multiplies;
+// sums and all that follows stay in fp32.
 struct LinearArgs {
   const float* x;
   int64_t ldx;
-  const float*
-      w;  // ref: row-major [N][K]; cpu: packed panels [ceil(N / 16)][K][16], missing columns zero
+  // ref: row-major [N][K] of float or bf16; cpu: packed panels, see cpu/kernel_table.h
+  const void* w;
   const float* bias;      // [N], or null; the cpu backend pads it with zeros to a multiple of 16
   const float* residual;  // row stride ldr, or null; may be the same memory as y
   int64_t ldr;

@@ -85,6 +85,22 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
   return {memory, memory.get(), bytes, DType::kF32};
 }
 
+DType weight_dtype(const Node& linear, DType dtype) noexcept {
+  constexpr int64_t kLeastColumns = 16;
+  const bool counts = linear.shape.rows == Rows::kTokens && linear.shape.cols() >= kLeastColumns;
+  return counts ? dtype : DType::kF32;
+}
+
+Packed as_bf16(const Graph& graph, NodeId weight) {
+  const Packed from = as_f32(graph, weight);
+  const size_t count = from.bytes / sizeof(float);
+  const std::shared_ptr<std::byte> memory = alloc(count * sizeof(uint16_t));
+  const auto* const floats = static_cast<const float*>(from.data);
+  auto* const to = reinterpret_cast<uint16_t*>(memory.get());
+  for (size_t i = 0; i < count; ++i) to[i] = f32_to_bf16(floats[i]);
+  return {memory, memory.get(), count * sizeof(uint16_t), DType::kBF16};
+}
+
 Packed in_place(const Graph& graph, NodeId weight) {
   const std::vector<Part> from = parts(graph, weight);
   if (from.size() != 1 || from[0].dtype == DType::kF64) return as_f32(graph, weight);

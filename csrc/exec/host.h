@@ -22,6 +22,14 @@ struct Part {
 };
 std::vector<Part> parts(const Graph&, NodeId weight);
 
+// In what a linear holds its weights when the model's dtype is `dtype`. What runs over sequences
+// (poolers, heads of classifiers) or has less than a panel of columns (the scores of a tagger or a
+// reader) takes next to no time and stays in float32, and so does what is folded at compile.
+DType weight_dtype(const Node& linear, DType dtype) noexcept;
+
+// The operand as dense bf16, rounded to nearest.
+Packed as_bf16(const Graph&, NodeId weight);
+
 // The operand as dense float32 with `padding` zeros behind it: in place when it lies so in the
 // checkpoint and no padding is asked for, else a copy.
 Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);

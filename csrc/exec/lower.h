@@ -48,6 +48,21 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     Operand x, w, bias, residual, y;
     int64_t n, k;
     Activation activation;
+
+    LinearArgs in(const RunContext& c) const noexcept {
+      return {x.at<const float>(c),
+              x.ld,
+              w.data,
+              bias.at<const float>(c),
+              residual.at<const float>(c),
+              residual.ld,
+              y.at<float>(c),
+              y.ld,
+              y.rows_in(c),
+              n,
+              k,
+              activation};
+    }
   };
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
   const int64_t k = graph[node.inputs[0]].shape.cols();
@@ -55,12 +70,16 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
                   operand(2), operand(3),
                   out,        node.shape.cols(),
                   k,          node.as<LinearAttrs>().activation};
+  if (args.w.dtype == DType::kBF16) {
+    Step s = step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
+      Kernels::linear_bf16(a.in(c), c);
+    });
+    s.dtype = DType::kBF16;
+    s.cost.bytes_fixed -= 2.0 * static_cast<double>(args.n * args.k);
+    return s;
+  }
   return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
-    Kernels::linear(
-        {a.x.template at<const float>(c), a.x.ld, a.w.template at<const float>(c),
-         a.bias.template at<const float>(c), a.residual.template at<const float>(c), a.residual.ld,
-         a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.n, a.k, a.activation},
-        c);
+    Kernels::linear(a.in(c), c);
   });
 }
 

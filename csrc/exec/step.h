@@ -83,6 +83,7 @@ struct Step {
   std::shared_ptr<const void> args;
   NodeId node = kNoNode;
   Op op = Op::input;
+  DType dtype = DType::kF32;  // what is multiplied
   std::string name;
   Rows rows = Rows::kTokens;
   Cost cost;

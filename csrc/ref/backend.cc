@@ -11,6 +11,7 @@ namespace {
 
 struct Kernels {
   static void linear(const LinearArgs& a, const RunContext&) noexcept { ref::linear(a); }
+  static void linear_bf16(const LinearArgs& a, const RunContext&) noexcept { ref::linear_bf16(a); }
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
   static Positions positions_of(const AttentionAttrs& a, int64_t) {
     return {position_rows(a), 0, 0};
@@ -39,10 +40,14 @@ class NoContext : public DeviceContext {
 
 class RefBackend : public Backend {
  public:
-  BackendInfo properties() const override { return {"ref", "scalar", 1}; }
+  explicit RefBackend(DType dtype) : dtype_(dtype) {}
+  BackendInfo properties() const override { return {"ref", "scalar", 1, dtype_}; }
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
-  Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t) override {
+  Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
+    if (consumer.op == Op::linear && slot == 1 &&
+        host::weight_dtype(consumer, dtype_) == DType::kBF16)
+      return host::as_bf16(graph, weight);
     return consumer.op == Op::embedding ? host::in_place(graph, weight)
                                         : host::as_f32(graph, weight);
   }
@@ -51,10 +56,15 @@ class RefBackend : public Backend {
     return lower_on_host<Kernels>(graph, node, in, out);
   }
   std::unique_ptr<DeviceContext> context() override { return std::make_unique<NoContext>(); }
+
+ private:
+  DType dtype_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_ref_backend() { return std::make_unique<RefBackend>(); }
+std::unique_ptr<Backend> make_ref_backend(DType dtype) {
+  return std::make_unique<RefBackend>(dtype);
+}
 
 }  // namespace trine

@@ -9,6 +9,7 @@ namespace trine::ref {
 
 // Here `w` is row-major [n][k], as in the checkpoint.
 void linear(const LinearArgs& args) noexcept;
+void linear_bf16(const LinearArgs& args) noexcept;
 void attention(const AttentionArgs& args);
 void layer_norm(const LayerNormArgs& args) noexcept;
 void embedding(const EmbeddingArgs& args) noexcept;

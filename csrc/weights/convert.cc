@@ -10,13 +10,6 @@ namespace trine {
 // Every format read here is little-endian and used as it lies in the file.
 static_assert(std::endian::native == std::endian::little);
 
-uint16_t f32_to_bf16(float x) noexcept {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  const uint32_t round = 0x7FFFu + ((bits >> 16) & 1u);
-  return static_cast<uint16_t>((bits + round) >> 16);
-}
-
 uint16_t f32_to_f16(float x) noexcept {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const uint32_t sign = (bits >> 16) & 0x8000u;

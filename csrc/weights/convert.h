@@ -31,7 +31,12 @@ inline float f16_to_f32(uint16_t h) noexcept {
 
 // Round to nearest, ties to even; too large becomes infinity. A NaN stays a NaN: its low payload
 // bits are cut and the quiet bit is set, so that it cannot turn into infinity.
-uint16_t f32_to_bf16(float x) noexcept;
+inline uint16_t f32_to_bf16(float x) noexcept {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
+  return static_cast<uint16_t>(is_nan ? (bits >> 16) | 0x40u : rounded);
+}
 uint16_t f32_to_f16(float x) noexcept;
 
 // n elements of F64 (rounded as the CPU does), F32, F16 or BF16; ModelError for other types. src

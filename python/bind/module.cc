@@ -53,7 +53,7 @@ void bind_errors(py::module_& m) {
 void bind_machine(py::module_& m) {
   m.def("isas", [] {
     py::list names;
-    for (cpu::Isa isa : {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kNeon}) {
+    for (const cpu::Isa isa : cpu::kIsas) {
       if (const cpu::KernelTable* table = cpu::kernel_table(isa)) names.append(table->name);
     }
     return names;

@@ -37,8 +37,7 @@ inline double likely_gamma(int64_t n) {
 // Every instruction set that this build and this processor have.
 inline std::vector<const cpu::KernelTable*> kernel_tables() {
   std::vector<const cpu::KernelTable*> tables;
-  for (const cpu::Isa isa :
-       {cpu::Isa::kScalar, cpu::Isa::kAvx2, cpu::Isa::kAvx512, cpu::Isa::kNeon}) {
+  for (const cpu::Isa isa : cpu::kIsas) {
     if (const cpu::KernelTable* table = cpu::kernel_table(isa)) tables.push_back(table);
   }
   return tables;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear and pack_linear on every instruction set: against ref::linear, and bit for bit against
-// themselves whatever the rows beside a row, the blocks and the threads.
+// linear, in float32 and bf16, and the packing of its weights on every instruction set: against
+// ref::linear, and bit for bit against themselves whatever the rows beside a row, the blocks and the
+// threads.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "cpu/ops.h"
@@ -16,6 +18,7 @@
 namespace trine::test {
 namespace {
 
+using cpu::Isa;
 using cpu::KernelTable;
 using cpu::kPanel;
 
@@ -28,8 +31,28 @@ struct Case {
   int64_t gap = 0, misalign = 0;
 };
 
-std::string name_of(const Case& c, const KernelTable& table) {
-  return cat("linear on ", table.name, ", ", c.m, " x ", c.n, " x ", c.k, c.bias ? ", bias" : "",
+// One of the two linears of an instruction set.
+struct Kernel {
+  const KernelTable* table;
+  DType dtype;
+
+  const cpu::LinearKernel& linear() const { return is_bf16() ? table->linear_bf16 : table->linear; }
+  bool is_bf16() const { return dtype == DType::kBF16; }
+  std::string name() const { return cat(table->name, " in ", trine::name_of(dtype)); }
+};
+
+std::vector<Kernel> kernels() {
+  std::vector<Kernel> all;
+  for (const KernelTable* table : kernel_tables()) {
+    const bool is_avx512_again = table->isa == Isa::kAvx512Bf16 || table->isa == Isa::kAmx;
+    if (!is_avx512_again) all.push_back({table, DType::kF32});
+    all.push_back({table, DType::kBF16});
+  }
+  return all;
+}
+
+std::string name_of(const Case& c, const Kernel& kernel) {
+  return cat("linear on ", kernel.name(), ", ", c.m, " x ", c.n, " x ", c.k, c.bias ? ", bias" : "",
              c.residual ? ", residual" : "", ", activation ", static_cast<int>(c.activation),
              ", gap ", c.gap, ", off by ", c.misalign);
 }
@@ -43,6 +66,30 @@ void pack_plainly(const Matrix<float>& w, float* packed) {
   }
 }
 
+// Pairs of K in panels of 16 columns, K filled up to a multiple of 32.
+void pack_plainly(const Matrix<float>& w, uint16_t* packed) {
+  const int64_t depth = cpu::packed_bf16(1, w.cols()) / kPanel;
+  for (int64_t j = 0; j < cpu::packed_floats(w.rows(), 1); ++j) {
+    for (int64_t i = 0; i < depth; ++i) {
+      const int64_t at = (j / kPanel * depth / 2 + i / 2) * 2 * kPanel + j % kPanel * 2 + i % 2;
+      packed[at] = j < w.rows() && i < w.cols() ? f32_to_bf16(w.at(j, i)) : uint16_t{0};
+    }
+  }
+}
+
+// What a test of one dtype sees of x and w.
+std::vector<float> rounded(const Matrix<float>& values, bool bf16, bool absolute) {
+  std::vector<float> out;
+  for (int64_t i = 0; i < values.rows(); ++i) {
+    for (int64_t j = 0; j < values.cols(); ++j) {
+      const float value = values.at(i, j);
+      const float kept = bf16 ? bf16_to_f32(f32_to_bf16(value)) : value;
+      out.push_back(absolute ? std::fabs(kept) : kept);
+    }
+  }
+  return out;
+}
+
 // One case's inputs, and its result according to ref.
 class Problem {
  public:
@@ -51,6 +98,7 @@ class Problem {
         x_(c.m, c.k, c.k + c.gap, c.misalign),
         w_(c.n, c.k),
         packed_(1, cpu::packed_floats(c.n, c.k)),
+        packed_bf16_(1, cpu::packed_bf16(c.n, c.k)),
         bias_(1, c.n, c.n, c.misalign),
         residual_(c.m, c.n, c.n + c.gap, c.misalign),
         want_(c.m, c.n, c.n + c.gap),
@@ -59,17 +107,20 @@ class Problem {
     w_.fill(random);
     bias_.fill(random);
     residual_.fill(random);
-    pack_plainly(w_, packed_.data());
+    pack();
   }
 
   Matrix<float>& x() { return x_; }
   Matrix<float>& w() { return w_; }
-  float* packed() { return packed_.data(); }
+  void pack() {
+    pack_plainly(w_, packed_.data());
+    pack_plainly(w_, packed_bf16_.data());
+  }
 
-  LinearArgs args(Matrix<float>& y) const {
+  LinearArgs args(const Kernel& kernel, Matrix<float>& y) const {
     return {x_.data(),
             x_.ld(),
-            packed_.data(),
+            kernel.is_bf16() ? static_cast<const void*>(packed_bf16_.data()) : packed_.data(),
             c_.bias ? bias_.data() : nullptr,
             c_.residual ? residual_.data() : nullptr,
             residual_.ld(),
@@ -82,29 +133,34 @@ class Problem {
   }
   Matrix<float> result() const { return Matrix<float>(c_.m, c_.n, c_.n + c_.gap, c_.misalign); }
 
-  void compute_reference() {
-    LinearArgs a = args(want_);
-    a.w = w_.data();
-    ref::linear(a);
+  void compute_reference(const Kernel& kernel) {
+    if (computed_ == kernel.dtype) return;
+    computed_ = kernel.dtype;
+    LinearArgs a = args(kernel, want_);
+    if (kernel.is_bf16()) {
+      std::vector<uint16_t> halves;
+      for (const float value : rounded(w_, true, false)) halves.push_back(f32_to_bf16(value));
+      a.w = halves.data();
+      ref::linear_bf16(a);
+    } else {
+      a.w = w_.data();
+      ref::linear(a);
+    }
     // The same with absolute values: the magnitude that rounding errors are relative to.
-    Matrix<float> x(c_.m, c_.k), w(c_.n, c_.k), bias(1, c_.n);
-    for (int64_t i = 0; i < c_.m; ++i) {
-      for (int64_t j = 0; j < c_.k; ++j) x.at(i, j) = std::fabs(x_.at(i, j));
-    }
-    for (int64_t i = 0; i < c_.n; ++i) {
-      for (int64_t j = 0; j < c_.k; ++j) w.at(i, j) = std::fabs(w_.at(i, j));
-      bias.at(0, i) = std::fabs(bias_.at(0, i));
-    }
-    ref::linear({x.data(), x.ld(), w.data(), c_.bias ? bias.data() : nullptr, nullptr, 0,
-                 sums_.data(), sums_.ld(), c_.m, c_.n, c_.k, Activation::kNone});
+    const std::vector<float> x_size = rounded(x_, kernel.is_bf16(), true);
+    const std::vector<float> w_size = rounded(w_, kernel.is_bf16(), true);
+    const std::vector<float> bias_size = rounded(bias_, false, true);
+    ref::linear({x_size.data(), c_.k, w_size.data(), c_.bias ? bias_size.data() : nullptr,
+                 nullptr, 0, sums_.data(), sums_.ld(), c_.m, c_.n, c_.k, Activation::kNone});
   }
 
-  // |x| |w| + |bias| grows an error by gamma: two roundings a term without FMA, one with, and one
-  // for the bias. No activation is steeper than 1.13; 24 units and 3e-8 of its input cover its own
+  // |x| |w| + |bias| grows an error by gamma: two roundings a term without FMA, one with (and in
+  // bf16, whose products are exact), and one for the bias. No activation is steeper than 1.13; 24 units and 3e-8 of its input cover its own
   // error (test_math.cc); the residual is one more rounding of y.
-  void check(const Matrix<float>& y, const KernelTable& table) const {
+  void check(const Matrix<float>& y, const Kernel& kernel) const {
     const bool is_plain = c_.activation == Activation::kNone;
-    const int64_t roundings = (table.isa == cpu::Isa::kScalar ? 2 : 1) * c_.k + 1;
+    const bool rounds_twice = kernel.table->isa == Isa::kScalar && !kernel.is_bf16();
+    const int64_t roundings = (rounds_twice ? 2 : 1) * c_.k + 1;
     const auto tolerance = [&](int64_t i, int64_t j) {
       const double sum = gamma(roundings) * double(sums_.at(i, j));
       const double residual = c_.residual ? std::fabs(double(residual_.at(i, j))) : 0.0;
@@ -113,32 +169,38 @@ class Problem {
       if (is_plain) return sum + 2 * kUnit * want;
       return 1.13 * sum + 24 * kUnit * (want + residual) + 3e-8 * double(sums_.at(i, j));
     };
-    CHECK_CLOSE(name_of(c_, table), y, want_, tolerance);
+    CHECK_CLOSE(name_of(c_, kernel), y, want_, tolerance);
   }
 
  private:
   Case c_;
-  Matrix<float> x_, w_, packed_, bias_, residual_, want_, sums_;
+  Matrix<float> x_, w_, packed_;
+  Matrix<uint16_t> packed_bf16_;
+  Matrix<float> bias_, residual_, want_, sums_;
+  std::optional<DType> computed_;
 };
 
-void call(const KernelTable& table, const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0,
+void call(const Kernel& kernel, const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0,
           int64_t n1) {
   static std::unique_ptr<Scratch> scratch;  // to set one up takes longer than most calls
   static size_t size = 0;
-  if (scratch == nullptr || size != table.linear_scratch_bytes(args.k)) {
-    size = table.linear_scratch_bytes(args.k);
+  if (scratch == nullptr || size != kernel.linear().scratch_bytes(args.k)) {
+    size = kernel.linear().scratch_bytes(args.k);
     scratch = std::make_unique<Scratch>(size);
   }
-  table.linear(args, m0, m1, n0, n1, scratch->data());
+  kernel.linear().run(args, m0, m1, n0, n1, scratch->data());
 }
 
 void check_case(const Case& c, Random& random) {
   Problem problem(c, random);
-  problem.compute_reference();
-  for (const KernelTable* table : kernel_tables()) {
+  std::vector<Kernel> all = kernels();
+  std::stable_sort(all.begin(), all.end(),
+                   [](const Kernel& a, const Kernel& b) { return a.dtype < b.dtype; });
+  for (const Kernel& kernel : all) {
+    problem.compute_reference(kernel);
     Matrix<float> y = problem.result();
-    call(*table, problem.args(y), 0, c.m, 0, c.n);
-    problem.check(y, *table);
+    call(kernel, problem.args(kernel, y), 0, c.m, 0, c.n);
+    problem.check(y, kernel);
     CHECK(y.intact());
   }
 }
@@ -157,11 +219,12 @@ Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
 }
 
 // Runs the driver with its own threads and scratch.
-void drive(const KernelTable& table, const LinearArgs& args, int threads) {
+void drive(const Kernel& kernel, const LinearArgs& args, int threads) {
   cpu::ThreadPool pool(threads);
-  const size_t stride = (table.linear_scratch_bytes(args.k) + 63) / 64 * 64;
+  const size_t stride = (kernel.linear().scratch_bytes(args.k) + 63) / 64 * 64;
   Scratch scratch(stride * static_cast<size_t>(threads));
-  cpu::linear(args, {&table, &pool, scratch.data(), stride});
+  const auto driver = kernel.is_bf16() ? cpu::linear_bf16 : cpu::linear;
+  driver(args, {kernel.table, &pool, scratch.data(), stride});
   CHECK(scratch.intact());
 }
 
@@ -215,10 +278,10 @@ TEST(linear_keeps_to_its_scratch) {
   for (const Case& c :
        {Case{120, 500, 300}, Case{14, 40, 4096}, Case{112, 400, 1024}, Case{1, 70, 9}}) {
     Problem problem(c, random);
-    for (const KernelTable* table : kernel_tables()) {
+    for (const Kernel& kernel : kernels()) {
       Matrix<float> y = problem.result();
-      Scratch scratch(table->linear_scratch_bytes(c.k));
-      table->linear(problem.args(y), 0, c.m, 0, c.n, scratch.data());
+      Scratch scratch(kernel.linear().scratch_bytes(c.k));
+      kernel.linear().run(problem.args(kernel, y), 0, c.m, 0, c.n, scratch.data());
       CHECK(scratch.intact());
     }
   }
@@ -227,12 +290,12 @@ TEST(linear_keeps_to_its_scratch) {
 TEST(linear_no_rows) {
   Random random(6);
   Problem problem({3, 20, 8}, random);
-  for (const KernelTable* table : kernel_tables()) {
+  for (const Kernel& kernel : kernels()) {
     Matrix<float> y(0, 20, 20);
-    LinearArgs args = problem.args(y);
+    LinearArgs args = problem.args(kernel, y);
     args.m = 0;
-    call(*table, args, 0, 0, 0, 20);
-    drive(*table, args, 2);
+    call(kernel, args, 0, 0, 0, 20);
+    drive(kernel, args, 2);
     CHECK(y.intact());
   }
 }
@@ -242,16 +305,16 @@ TEST(linear_residual_may_be_the_result) {
   for (const int64_t k : {40, 600}) {
     const Case c = {33, 50, k, true, true, Activation::kNone, 5, 2};
     Problem problem(c, random);
-    for (const KernelTable* table : kernel_tables()) {
+    for (const Kernel& kernel : kernels()) {
       Matrix<float> apart = problem.result(), in_place = problem.result();
-      LinearArgs args = problem.args(apart);
-      call(*table, args, 0, c.m, 0, c.n);
+      LinearArgs args = problem.args(kernel, apart);
+      call(kernel, args, 0, c.m, 0, c.n);
       for (int64_t i = 0; i < c.m; ++i) {
         for (int64_t j = 0; j < c.n; ++j) in_place.at(i, j) = args.residual[i * args.ldr + j];
       }
       args.residual = args.y = in_place.data();
       args.ldr = args.ldy = in_place.ld();
-      call(*table, args, 0, c.m, 0, c.n);
+      call(kernel, args, 0, c.m, 0, c.n);
       CHECK(identical(apart, in_place));
     }
   }
@@ -262,16 +325,16 @@ TEST(linear_bits_do_not_depend_on_the_rows_of_a_call) {
   for (const int64_t k : {300, 1024}) {  // as they lie, and packed
     const Case c = {131, 70, k, true, true, Activation::kGelu, 0, 0};
     Problem problem(c, random);
-    for (const KernelTable* table : kernel_tables()) {
+    for (const Kernel& kernel : kernels()) {
       Matrix<float> want = problem.result();
-      call(*table, problem.args(want), 0, c.m, 0, c.n);
+      call(kernel, problem.args(kernel, want), 0, c.m, 0, c.n);
       for (int64_t step = 1; step <= c.m; step += step < 32 ? 1 : 33) {
         Matrix<float> y = problem.result();
         for (int64_t m = random.below(step) - step + 1; m < c.m; m += step) {
-          call(*table, problem.args(y), std::max<int64_t>(m, 0), std::min(m + step, c.m), 0, c.n);
+          call(kernel, problem.args(kernel, y), std::max<int64_t>(m, 0), std::min(m + step, c.m), 0, c.n);
         }
         if (!identical(y, want)) {
-          report_failure(__FILE__, __LINE__, cat(table->name, ": other bits by ", step, " rows"));
+          report_failure(__FILE__, __LINE__, cat(kernel.name(), ": other bits by ", step, " rows"));
         }
       }
     }
@@ -283,17 +346,17 @@ TEST(linear_bits_do_not_depend_on_the_columns_of_a_call) {
   for (const int64_t m : {1, 9, 33}) {
     const Case c = {m, 450, 600, true, true, Activation::kGelu, 0, 0};
     Problem problem(c, random);
-    for (const KernelTable* table : kernel_tables()) {
+    for (const Kernel& kernel : kernels()) {
       Matrix<float> want = problem.result();
-      call(*table, problem.args(want), 0, c.m, 0, c.n);
+      call(kernel, problem.args(kernel, want), 0, c.m, 0, c.n);
       for (int64_t step = kPanel; step < c.n; step += kPanel * 3) {
         Matrix<float> y = problem.result();
         for (int64_t n = 0; n < c.n; n += step) {
-          call(*table, problem.args(y), 0, c.m, n, std::min(n + step, c.n));
+          call(kernel, problem.args(kernel, y), 0, c.m, n, std::min(n + step, c.n));
         }
         if (!identical(y, want)) {
           report_failure(__FILE__, __LINE__,
-                         cat(table->name, ": other bits by ", step, " columns"));
+                         cat(kernel.name(), ": other bits by ", step, " columns"));
         }
         CHECK(y.intact());
       }
@@ -305,16 +368,16 @@ TEST(linear_bits_do_not_depend_on_the_batch) {
   Random random(9);
   const Case c = {60, 100, 300, true, false, Activation::kNone, 0, 0};
   Problem problem(c, random);
-  for (const KernelTable* table : kernel_tables()) {
+  for (const Kernel& kernel : kernels()) {
     Matrix<float> want = problem.result(), y = problem.result();
-    call(*table, problem.args(want), 0, c.m, 0, c.n);
+    call(kernel, problem.args(kernel, want), 0, c.m, 0, c.n);
     for (int64_t rows = 1; rows <= 40; ++rows) {  // each row in a call of so many
       for (int64_t m = 0; m + rows <= c.m; m += rows) {
-        LinearArgs args = problem.args(y);
+        LinearArgs args = problem.args(kernel, y);
         args.x += m * args.ldx;
         args.y += m * args.ldy;
         args.m = rows;
-        call(*table, args, 0, rows, 0, c.n);
+        call(kernel, args, 0, rows, 0, c.n);
       }
       const int64_t covered = c.m / rows * rows;
       for (int64_t i = 0; i < covered; ++i) {
@@ -329,12 +392,12 @@ TEST(linear_bits_do_not_depend_on_the_threads) {
   for (const Case& c : {Case{1, 2000, 500}, Case{7, 70, 900}, Case{200, 520, 300},
                         Case{40, 33, 700}, Case{300, 16, 400}}) {
     Problem problem(c, random);
-    for (const KernelTable* table : kernel_tables()) {
+    for (const Kernel& kernel : kernels()) {
       Matrix<float> want = problem.result();
-      call(*table, problem.args(want), 0, c.m, 0, c.n);
+      call(kernel, problem.args(kernel, want), 0, c.m, 0, c.n);
       for (const int threads : {1, 2, 3, 8}) {
         Matrix<float> y = problem.result();
-        drive(*table, problem.args(y), threads);
+        drive(kernel, problem.args(kernel, y), threads);
         CHECK(identical(y, want));
         CHECK(y.intact());
       }
@@ -342,20 +405,24 @@ TEST(linear_bits_do_not_depend_on_the_threads) {
   }
 }
 
-// One chain of FMA per element leaves instruction sets no freedom, unless one has no FMA.
+// One chain of FMA per element leaves instruction sets no freedom, unless one has no FMA. Products of
+// bf16 are exact, so that even this makes no difference; AMX alone adds in another order.
 TEST(linear_bits_do_not_depend_on_the_instruction_set) {
   Random random(11);
   const Case c = {37, 70, 700, true, true, Activation::kNone, 3, 1};
   Problem problem(c, random);
-  Matrix<float> first = problem.result();
-  bool have_first = false;
-  for (const KernelTable* table : kernel_tables()) {
-    if (table->isa == cpu::Isa::kScalar) continue;
-    Matrix<float> y = problem.result();
-    call(*table, problem.args(y), 0, c.m, 0, c.n);
-    if (have_first) CHECK(identical(y, first));
-    first.copy_from(y);
-    have_first = true;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Matrix<float> first = problem.result();
+    bool have_first = false;
+    for (const Kernel& kernel : kernels()) {
+      const Isa odd_one = kernel.is_bf16() ? Isa::kAmx : Isa::kScalar;
+      if (kernel.dtype != dtype || kernel.table->isa == odd_one) continue;
+      Matrix<float> y = problem.result();
+      call(kernel, problem.args(kernel, y), 0, c.m, 0, c.n);
+      if (have_first) CHECK(identical(y, first));
+      first.copy_from(y);
+      have_first = true;
+    }
   }
 }
 
@@ -365,15 +432,15 @@ TEST(linear_nan_and_infinity_stay_in_their_row_and_column) {
   Random random(12);
   const Case c = {30, 50, 300, false, false, Activation::kNone, 0, 0};
   Problem problem(c, random);
-  for (const KernelTable* table : kernel_tables()) {
+  for (const Kernel& kernel : kernels()) {
     Matrix<float> clean = problem.result(), y = problem.result();
-    call(*table, problem.args(clean), 0, c.m, 0, c.n);
+    call(kernel, problem.args(kernel, clean), 0, c.m, 0, c.n);
     const float x3 = problem.x().at(3, 290), x8 = problem.x().at(8, 0), w5 = problem.w().at(5, 299);
     problem.x().at(3, 290) = kNan;
     problem.x().at(8, 0) = kInf;
     problem.w().at(5, 299) = kNan;
-    pack_plainly(problem.w(), problem.packed());
-    call(*table, problem.args(y), 0, c.m, 0, c.n);
+    problem.pack();
+    call(kernel, problem.args(kernel, y), 0, c.m, 0, c.n);
     for (int64_t i = 0; i < c.m; ++i) {
       for (int64_t j = 0; j < c.n; ++j) {
         if (i == 3 || j == 5) {
@@ -388,7 +455,7 @@ TEST(linear_nan_and_infinity_stay_in_their_row_and_column) {
     problem.x().at(3, 290) = x3;
     problem.x().at(8, 0) = x8;
     problem.w().at(5, 299) = w5;
-    pack_plainly(problem.w(), problem.packed());
+    problem.pack();
   }
 }
 
@@ -402,25 +469,53 @@ TEST(pack_linear_lays_out_panels) {
                                {40, 64},
                                {33, 67},
                                {5, 200},
-                               {64, 130}}) {
+                               {64, 130},
+                               {3, 300}}) {
       for (const int64_t offset : {0, 1, 2, 3}) {
         std::vector<std::byte> source(static_cast<size_t>(n * k * size + offset));
         for (std::byte& b : source) b = std::byte(random.below(256));
         const std::byte* const start = source.data() + offset;
         Matrix<float> w(n, k), want(1, cpu::packed_floats(n, k));
+        Matrix<uint16_t> want_bf16(1, cpu::packed_bf16(n, k));
         to_f32(dtype, start, w.data(), static_cast<size_t>(n * k));
         pack_plainly(w, want.data());
+        pack_plainly(w, want_bf16.data());
         for (const int threads : {1, 3}) {
           cpu::ThreadPool pool(threads);
           Matrix<float> packed(1, cpu::packed_floats(n, k));
           cpu::pack_linear(start, dtype, n, k, packed.data(), pool);
           CHECK(identical(packed, want));  // bits, for random bytes hold NaN too
           CHECK(packed.intact());
+          Matrix<uint16_t> halves(1, cpu::packed_bf16(n, k));
+          cpu::pack_linear_bf16(start, dtype, n, k, halves.data(), pool);
+          CHECK_EQ(std::memcmp(halves.data(), want_bf16.data(), size_t(halves.cols()) * 2), 0);
+          CHECK(halves.intact());
         }
       }
     }
   }
   CHECK_EQ(cpu::packed_floats(17, 5), 160);
+  CHECK_EQ(cpu::packed_bf16(17, 33), 32 * 64);
+}
+
+// What is bf16 in the checkpoint is the same in the panels.
+TEST(pack_linear_bf16_keeps_bf16) {
+  Random random(16);
+  constexpr int64_t kRows = 32, kDepth = 64;
+  std::vector<uint16_t> source;
+  while (source.size() < size_t{kRows * kDepth}) {
+    const auto half = static_cast<uint16_t>(random.bits() >> 16);
+    if (!std::isnan(bf16_to_f32(half))) source.push_back(half);
+  }
+  cpu::ThreadPool pool(1);
+  Matrix<uint16_t> panels(1, kRows * kDepth);
+  cpu::pack_linear_bf16(source.data(), DType::kBF16, kRows, kDepth, panels.data(), pool);
+  for (int64_t j = 0; j < kRows; ++j) {
+    for (int64_t i = 0; i < kDepth; ++i) {
+      const int64_t at = (j / kPanel * kDepth / 2 + i / 2) * 2 * kPanel + j % kPanel * 2 + i % 2;
+      CHECK_EQ(panels.data()[at], source[static_cast<size_t>(j * kDepth + i)]);
+    }
+  }
 }
 
 }  // namespace trine::test

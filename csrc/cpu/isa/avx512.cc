@@ -23,12 +23,13 @@ namespace trine::cpu::avx512 {
 #include "cpu/kernels/l2_normalize-inl.h"
 #include "cpu/kernels/layer_norm-inl.h"
 #include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_bf16-inl.h"
 #include "cpu/kernels/pool-inl.h"
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
     Isa::kAvx512, "avx512",
-    linear,       linear_scratch_bytes,
+    kLinear,       kLinearBF16,
     attention,    attention_scratch_bytes,
     layer_norm,   embedding,
     activation,   add,

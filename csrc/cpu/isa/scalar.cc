@@ -14,12 +14,13 @@ namespace trine::cpu::scalar {
 #include "cpu/kernels/l2_normalize-inl.h"
 #include "cpu/kernels/layer_norm-inl.h"
 #include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_bf16-inl.h"
 #include "cpu/kernels/pool-inl.h"
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
     Isa::kScalar, "scalar",
-    linear,       linear_scratch_bytes,
+    kLinear,       kLinearBF16,
     attention,    attention_scratch_bytes,
     layer_norm,   embedding,
     activation,   add,

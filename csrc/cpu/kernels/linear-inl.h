@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// y = act(x w^T + bias) + residual in fp32 on packed panels [ceil(N / 16)][K][16].
+// y = act(x w^T + bias) + residual on packed panels of w, with sums in fp32.
 //
-// Tile: rows x panels of y in registers. Each step of k reads a line per panel and broadcasts one x
-// per row.
+// A panel is a column of lines, 64 bytes each: one element of K for 16 columns in fp32, a pair of
+// them in bf16. How x and a line are multiplied is the `Format`; everything else is the same.
+//
+// Tile: rows x panels of y in registers. Each step reads a line per panel and broadcasts one x per
+// row.
 // - AVX-512: 14 x 2, 28 accumulators + 2 of w + 1 of x = 31 of 32 registers, 28 FMA to 16 loads.
 // - AVX2: 6 x 1, 12 + 2 + 1 = 15 of 16 registers, 12 FMA to 8 loads.
 // - NEON: 5 x 1, 20 + 4 + 5 = 29 of 32 registers.
@@ -10,14 +13,15 @@
 //
 // Rows are split evenly (15 = 8 + 7): no tile computes rows that do not exist.
 //
-// Blocks: 256 of K, so that the slab of w that a column of tiles shares (32 KiB, on AVX2 16) stays
+// Blocks: 256 lines, so that the slab of w that a column of tiles shares (32 KiB, on AVX2 16) stays
 // in L1; 112 rows and 24 panels, so that partial sums, which wait in scratch between blocks of K,
 // stay in L2. While one slab is multiplied the next is prefetched: w arrives from memory behind the
 // arithmetic. With rows for one tile only, w is used once: it is read straight through, with 16 KiB
 // prefetched ahead.
 //
-// Order: an element of y is one chain of FMA over ascending k that starts at 0 and stays in float,
-// so its bits depend neither on the tile, nor on blocks, other rows or threads.
+// Order: an element of y is one chain of FMA over ascending k that starts at 0 and stays in float
+// (bf16: of each pair the second element first, as the dot product instructions of x86 do it), so
+// its bits depend neither on the tile, nor on blocks, other rows or threads.
 //
 // Bound: the FMA units from about 16 rows on (85 to 93 % of their rate measured); with fewer rows
 // the bandwidth that w is read with.
@@ -41,13 +45,12 @@ constexpr int kTilePanels = Vec::kLanes == 16 ? 2 : 1;
 constexpr int kTileRows = tallest_tile(kTilePanels);
 constexpr int kRowPanels = tallest_tile(4) > 0 ? 4 : kTilePanels;  // for a single row
 
-constexpr int64_t kBlockK = 256;
-constexpr int64_t kFlatBlockK = kBlockK / kTilePanels;  // rows for one tile only
 constexpr int64_t kBlockRows = 112 / kTileRows * kTileRows;
 constexpr int64_t kBlockPanels = 24;
+constexpr int64_t kBlockFloats = 256;  // of a row of x
 // An odd number of lines from one packed row to the next: rows then fall into different sets of the
 // cache.
-constexpr int64_t kPackedStride = kBlockK + kPanel;
+constexpr int64_t kPackedStride = kBlockFloats + kPanel;
 
 static TRINE_INLINE int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 static TRINE_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -56,14 +59,37 @@ static TRINE_INLINE int64_t even_part(int64_t total, int64_t parts, int64_t i) {
   return total / parts + (i < total % parts ? 1 : 0);
 }
 
-// One tile's share of one block of K. Prefetches `k` times a line of each panel from `next` on,
-// `next_step` floats on each time; that these may lie behind the last panel does no harm.
+// How a line of w is multiplied: in kSteps FMA, each with a float of x (or what is stored as one) and
+// 16 weights made of the line. A converted x is written to scratch first, as many whole lines of it
+// as w has.
+struct Float32Format {
+  static constexpr bool kConverts = false;
+  static constexpr int kSteps = 1;
+  static constexpr int64_t kElements = 1;  // of K, in a line
+  static TRINE_INLINE int64_t lines(int64_t k) { return k; }
+  static TRINE_INLINE Vec weights(Vec line, int) { return line; }
+  static TRINE_INLINE Vec multiply_add(Vec x, Vec w, Vec sum) { return MulAdd(x, w, sum); }
+  static void convert(const float* x, int64_t k, int64_t, float* to) {
+    int64_t i = 0;
+    for (; i + Vec::kLanes <= k; i += Vec::kLanes) StoreU(LoadU(x + i), to + i);
+    StoreN(LoadN(x + i, k - i), to + i, k - i);
+  }
+};
+
+template <class Format>
+struct Blocks {
+  static constexpr int64_t kLines = kBlockFloats / Format::kSteps;
+  static constexpr int64_t kFlatLines = kLines / kTilePanels;  // rows for one tile only
+};
+
+// One tile's share of one block of K. Prefetches `lines` times a line of each panel from `next`
+// on, `next_step` floats on each time; that these may lie behind the last panel does no harm.
 struct TileArgs {
   const float* x;
   int64_t ldx;
   const float* w;
   int64_t ldw;  // from one panel to the next
-  int64_t k;
+  int64_t lines;
   float* sums;  // [rows][panels * 16]
   bool first;   // start from 0 instead of `sums`
   const float* next;
@@ -71,7 +97,13 @@ struct TileArgs {
 };
 using TileFunction = void (*)(const TileArgs&);
 
-template <int kRows, int kPanels>
+// Vector c of a line of all panels of a tile.
+template <class Format>
+static TRINE_INLINE Vec weights_at(const float* w, int64_t ldw, int c, int step) {
+  return Format::weights(LoadU(w + c / kPanelVecs * ldw + c % kPanelVecs * Vec::kLanes), step);
+}
+
+template <class Format, int kRows, int kPanels>
 static TRINE_NOINLINE void multiply_tile(const TileArgs& t) {
   constexpr int kCols = kPanels * kPanelVecs;
   constexpr int64_t kLanes = Vec::kLanes;
@@ -94,26 +126,33 @@ static TRINE_NOINLINE void multiply_tile(const TileArgs& t) {
   const float* x = t.x;
   const float* w = t.w;
   const float* next = t.next;
-  for (const float* const end = x + t.k; x != end; ++x, w += kPanel, next += next_step) {
+  constexpr int kSteps = Format::kSteps;
+  for (const float* const end = w + t.lines * kPanel; w != end;
+       x += kSteps, w += kPanel, next += next_step) {
     if constexpr (kPrefetch) {
       TRINE_UNROLL for (int p = 0; p < kPanels; ++p) TRINE_PREFETCH(next + p * ldw);
     }
-    // The operand with fewer vectors is held, the other streams through one register.
-    if constexpr (kRows <= kCols) {
-      Vec xs[kRows];
-      TRINE_UNROLL for (int r = 0; r < kRows; ++r) xs[r] = Set(x[r * ldx]);
-      TRINE_UNROLL for (int c = 0; c < kCols; ++c) {
-        const Vec ws = LoadU(w + c / kPanelVecs * ldw + c % kPanelVecs * kLanes);
-        TRINE_UNROLL for (int r = 0; r < kRows; ++r) acc[r][c] = MulAdd(xs[r], ws, acc[r][c]);
-      }
-    } else {
-      Vec ws[kCols];
-      TRINE_UNROLL for (int c = 0; c < kCols; ++c) {
-        ws[c] = LoadU(w + c / kPanelVecs * ldw + c % kPanelVecs * kLanes);
-      }
-      TRINE_UNROLL for (int r = 0; r < kRows; ++r) {
-        const Vec xs = Set(x[r * ldx]);
-        TRINE_UNROLL for (int c = 0; c < kCols; ++c) acc[r][c] = MulAdd(xs, ws[c], acc[r][c]);
+    // The operand with fewer vectors is held, the other streams through one register. Steps run
+    // backwards: the second element of a pair comes first.
+    TRINE_UNROLL for (int step = kSteps - 1; step >= 0; --step) {
+      if constexpr (kRows <= kCols) {
+        Vec xs[kRows];
+        TRINE_UNROLL for (int r = 0; r < kRows; ++r) xs[r] = Set(x[r * ldx + step]);
+        TRINE_UNROLL for (int c = 0; c < kCols; ++c) {
+          const Vec ws = weights_at<Format>(w, ldw, c, step);
+          TRINE_UNROLL for (int r = 0; r < kRows; ++r) {
+            acc[r][c] = Format::multiply_add(xs[r], ws, acc[r][c]);
+          }
+        }
+      } else {
+        Vec ws[kCols];
+        TRINE_UNROLL for (int c = 0; c < kCols; ++c) ws[c] = weights_at<Format>(w, ldw, c, step);
+        TRINE_UNROLL for (int r = 0; r < kRows; ++r) {
+          const Vec xs = Set(x[r * ldx + step]);
+          TRINE_UNROLL for (int c = 0; c < kCols; ++c) {
+            acc[r][c] = Format::multiply_add(xs, ws[c], acc[r][c]);
+          }
+        }
       }
     }
   }
@@ -122,19 +161,20 @@ static TRINE_NOINLINE void multiply_tile(const TileArgs& t) {
   }
 }
 
-template <int kPanels, int kRows>
+template <class Format, int kPanels, int kRows>
 static TileFunction find_tile(int64_t rows) {
   if constexpr (kRows > 1) {
-    if (rows < kRows) return find_tile<kPanels, kRows - 1>(rows);
+    if (rows < kRows) return find_tile<Format, kPanels, kRows - 1>(rows);
   }
-  return multiply_tile<kRows, kPanels>;
+  return multiply_tile<Format, kRows, kPanels>;
 }
 
 // 1 <= rows <= kTileRows; `panels` is 1, kTilePanels, or for one row kRowPanels.
+template <class Format>
 static TileFunction find_tile(int64_t rows, int64_t panels) {
-  if (panels == 1) return find_tile<1, kTileRows>(rows);
-  if (panels == kTilePanels) return find_tile<kTilePanels, kTileRows>(rows);
-  return multiply_tile<1, kRowPanels>;
+  if (panels == 1) return find_tile<Format, 1, kTileRows>(rows);
+  if (panels == kTilePanels) return find_tile<Format, kTilePanels, kTileRows>(rows);
+  return multiply_tile<Format, 1, kRowPanels>;
 }
 
 // Sums of one tile, [rows][ld], into y.
@@ -194,21 +234,23 @@ static void finish_tile(const LinearArgs& args, const FinishArgs& t) {
 // rows.
 static bool rows_collide(int64_t ldx, int64_t rows) { return ldx % 1024 == 0 && rows > 4; }
 
-static void pack_rows(const float* x, int64_t ldx, int64_t rows, int64_t k, float* packed) {
+// Lines [line, line + lines) of some rows of x.
+template <class Format>
+static void pack_rows(const LinearArgs& args, int64_t m, int64_t rows, int64_t line, int64_t lines,
+                      float* packed) {
+  const int64_t k0 = line * Format::kElements;
+  const int64_t k = at_most(args.k - k0, lines * Format::kElements);
   for (int64_t r = 0; r < rows; ++r) {
-    const float* from = x + r * ldx;
-    float* to = packed + r * kPackedStride;
-    int64_t i = 0;
-    for (; i + Vec::kLanes <= k; i += Vec::kLanes) StoreU(LoadU(from + i), to + i);
-    StoreN(LoadN(from + i, k - i), to + i, k - i);
+    Format::convert(args.x + (m + r) * args.ldx + k0, k, lines, packed + r * kPackedStride);
   }
 }
 
 // Scratch: partial sums, then packed rows: one block of K of kBlockRows, or all of K of kTileRows.
 constexpr int64_t kSumsFloats = kBlockRows * kBlockPanels * kPanel;
 
-static size_t linear_scratch_bytes(int64_t k) noexcept {
-  const int64_t rows = kTileRows * ceil_div(k, kBlockK);
+template <class Format>
+static size_t scratch_bytes(int64_t k) noexcept {
+  const int64_t rows = kTileRows * ceil_div(Format::lines(k), Blocks<Format>::kLines);
   return static_cast<size_t>(kSumsFloats +
                              (rows < kBlockRows ? kBlockRows : rows) * kPackedStride) *
          sizeof(float);
@@ -220,30 +262,33 @@ struct Block {
 };
 
 // Few rows: one tile high. Panel by panel, so that w is read in the order it lies in memory.
+template <class Format>
 static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) {
-  const int64_t panel = args.k * kPanel;
-  const float* const x = args.x + b.m * args.ldx;
+  constexpr int64_t kLines = Blocks<Format>::kLines;
+  const int64_t depth = Format::lines(args.k), panel = depth * kPanel;
+  const float* const all_w = static_cast<const float*>(args.w);
   float* const packed = scratch + kSumsFloats;
-  const bool pack = rows_collide(args.ldx, b.rows);
-  for (int64_t k0 = 0; pack && k0 < args.k; k0 += kBlockK) {
-    pack_rows(x + k0, args.ldx, b.rows, at_most(args.k - k0, kBlockK),
-              packed + k0 / kBlockK * b.rows * kPackedStride);
+  const bool pack = Format::kConverts || rows_collide(args.ldx, b.rows);
+  for (int64_t l0 = 0; pack && l0 < depth; l0 += kLines) {
+    pack_rows<Format>(args, b.m, b.rows, l0, at_most(depth - l0, kLines),
+                      packed + l0 / kLines * b.rows * kPackedStride);
   }
   const int64_t ldx = pack ? kPackedStride : args.ldx;
   int64_t panels = b.rows == 1 ? kRowPanels : kTilePanels;
   for (int64_t p = b.p0; p < b.p1; p += panels) {
     if (panels > b.p1 - p) panels = 1;
-    const TileFunction multiply = find_tile(b.rows, panels);
-    const float* const w = args.w + p * panel;
-    for (int64_t k0 = 0; k0 < args.k; k0 += kFlatBlockK) {
-      const int64_t k = at_most(args.k - k0, kFlatBlockK);
-      const float* const xs =
-          pack ? packed + k0 / kBlockK * b.rows * kPackedStride + k0 % kBlockK : x + k0;
-      const bool last = k0 + k == args.k;
+    const TileFunction tile = find_tile<Format>(b.rows, panels);
+    const float* const w = all_w + p * panel;
+    for (int64_t l0 = 0; l0 < depth; l0 += Blocks<Format>::kFlatLines) {
+      const int64_t lines = at_most(depth - l0, Blocks<Format>::kFlatLines);
+      const float* const xs = pack ? packed + l0 / kLines * b.rows * kPackedStride +
+                                         l0 % kLines * Format::kSteps
+                                   : args.x + b.m * args.ldx + l0;
+      const bool last = l0 + lines == depth;
       const bool fetch = !last || p + panels < b.p1;
-      const float* const next = last ? w + panels * panel : w + (k0 + k) * kPanel;
-      multiply({xs, ldx, w + k0 * kPanel, panel, k, scratch, k0 == 0, fetch ? next : w,
-                fetch ? kPanel : 0});
+      const float* const next = last ? w + panels * panel : w + (l0 + lines) * kPanel;
+      tile({xs, ldx, w + l0 * kPanel, panel, lines, scratch, l0 == 0, fetch ? next : w,
+            fetch ? kPanel : 0});
     }
     const int64_t n = p * kPanel, cols = panels * kPanel;
     finish_tile(args, {scratch, cols, b.m, b.rows, n, at_most(args.n - n, cols)});
@@ -258,36 +303,39 @@ static TRINE_INLINE void prefetch_block(const float* data, int64_t ld, int64_t r
   }
 }
 
-// The slab that is multiplied after the one at (p, k0).
+// The slab that is multiplied after the one at (p, l0).
+template <class Format>
 static const float* next_slab(const LinearArgs& args, const Block& b, int64_t p, int64_t panels,
-                              int64_t k0) {
-  const int64_t panel = args.k * kPanel;
-  if (p + panels < b.p1) return args.w + (p + panels) * panel + k0 * kPanel;
-  if (k0 + kBlockK < args.k) return args.w + b.p0 * panel + (k0 + kBlockK) * kPanel;
-  return b.p1 < b.last ? args.w + b.p1 * panel : nullptr;
+                              int64_t l0) {
+  const int64_t depth = Format::lines(args.k), panel = depth * kPanel;
+  const float* const w = static_cast<const float*>(args.w);
+  if (p + panels < b.p1) return w + (p + panels) * panel + l0 * kPanel;
+  l0 += Blocks<Format>::kLines;
+  if (l0 < depth) return w + b.p0 * panel + l0 * kPanel;
+  return b.p1 < b.last ? w + b.p1 * panel : nullptr;
 }
 
+template <class Format>
 static void linear_block(const LinearArgs& args, const Block& b, float* scratch) {
+  constexpr int64_t kLines = Blocks<Format>::kLines;
+  const int64_t depth = Format::lines(args.k), panel = depth * kPanel;
   const int64_t tiles = ceil_div(b.rows, kTileRows);
-  const bool pack = rows_collide(args.ldx, b.rows);
+  const bool pack = Format::kConverts || rows_collide(args.ldx, b.rows);
   // The tiles of a column share the work of prefetching the next slab: each line in `tiles` parts.
   const int64_t share = tiles < kPanel ? ceil_div(kPanel, tiles) : 1;
   float* const packed = scratch + kSumsFloats;
-  for (int64_t k0 = 0; k0 < args.k; k0 += kBlockK) {
-    const int64_t k = at_most(args.k - k0, kBlockK);
-    const bool last = k0 + k == args.k;
-    const float* x = args.x + b.m * args.ldx + k0;
-    if (pack) {
-      pack_rows(x, args.ldx, b.rows, k, packed);
-      x = packed;
-    }
-    const int64_t ldx = pack ? kPackedStride : args.ldx;
+  const int64_t ldx = pack ? kPackedStride : args.ldx;
+  for (int64_t l0 = 0; l0 < depth; l0 += kLines) {
+    const int64_t lines = at_most(depth - l0, kLines);
+    const bool last = l0 + lines == depth;
+    if (pack) pack_rows<Format>(args, b.m, b.rows, l0, lines, packed);
+    const float* const x = pack ? packed : args.x + b.m * args.ldx + l0;
     float* sums = scratch;
     int64_t panels = kTilePanels;
     for (int64_t p = b.p0; p < b.p1; p += panels) {
       if (panels > b.p1 - p) panels = 1;
-      const float* const w = args.w + p * args.k * kPanel + k0 * kPanel;
-      const float* const next = next_slab(args, b, p, panels, k0);
+      const float* const w = static_cast<const float*>(args.w) + p * panel + l0 * kPanel;
+      const float* const next = next_slab<Format>(args, b, p, panels, l0);
       const int64_t n = p * kPanel, cols = panels * kPanel;
       for (int64_t t = 0, r = 0; t < tiles; ++t) {
         const int64_t rows = even_part(b.rows, tiles, t), m = b.m + r;
@@ -296,8 +344,8 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
         if (last && args.residual != nullptr) {
           prefetch_block(args.residual + m * args.ldr + n, args.ldr, rows, panels);
         }
-        find_tile(rows, panels)({x + r * ldx, ldx, w, args.k * kPanel, k, sums, k0 == 0,
-                                 fetch ? next + t * share * k : w, fetch ? share : 0});
+        find_tile<Format>(rows, panels)({x + r * ldx, ldx, w, panel, lines, sums, l0 == 0,
+                                         fetch ? next + t * share * lines : w, fetch ? share : 0});
         if (last) finish_tile(args, {sums, cols, m, rows, n, at_most(args.n - n, cols)});
         sums += rows * cols;
         r += rows;
@@ -306,8 +354,9 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
   }
 }
 
-static void linear(const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
-                   std::byte* scratch) noexcept {
+template <class Format>
+static void multiply(const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
+                     std::byte* scratch) noexcept {
   float* const floats = reinterpret_cast<float*>(scratch);
   const int64_t first = n0 / kPanel, last = ceil_div(n1, kPanel);
   const int64_t row_blocks = ceil_div(m1 - m0, kBlockRows);
@@ -316,16 +365,18 @@ static void linear(const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0, i
   for (int64_t i = 0; i < row_blocks; ++i, block.m += block.rows) {
     block.rows = even_part(m1 - m0, row_blocks, i);
     if (block.rows <= kTileRows) {
-      linear_flat(args, block, floats);
+      linear_flat<Format>(args, block, floats);
       continue;
     }
     block.p1 = first;
     for (int64_t j = 0; j < panel_blocks; ++j) {
       block.p0 = block.p1;
       block.p1 += even_part(last - first, panel_blocks, j);
-      linear_block(args, block, floats);
+      linear_block<Format>(args, block, floats);
     }
     block.p0 = first;
     block.p1 = last;
   }
 }
+
+constexpr LinearKernel kLinear = {multiply<Float32Format>, scratch_bytes<Float32Format>};

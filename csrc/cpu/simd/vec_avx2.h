@@ -109,6 +109,19 @@ static TRINE_INLINE Vec LoadBF16(const void* p) {
 }
 static TRINE_INLINE Vec LoadBF16N(const void* p, int64_t n) { return WidenBF16(LoadHalves(p, n)); }
 
+static TRINE_INLINE Vec WidenLowBF16(Vec pairs) {
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs.v), 16))};
+}
+static TRINE_INLINE Vec WidenHighBF16(Vec pairs) {
+  return {_mm256_and_ps(pairs.v, _mm256_castsi256_ps(_mm256_set1_epi32(INT32_C(-65536))))};
+}
+static TRINE_INLINE Vec RoundBF16(Vec a) {
+  const __m256i bits = _mm256_castps_si256(a.v);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+  return IfThenElse(Eq(a, a), WidenHighBF16({_mm256_castsi256_ps(up)}), a);
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));

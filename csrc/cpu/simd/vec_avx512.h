@@ -92,6 +92,20 @@ static TRINE_INLINE Vec LoadBF16N(const void* p, int64_t n) {
   return WidenBF16(_mm256_maskz_loadu_epi16(FirstN(n).m, p));
 }
 
+static TRINE_INLINE Vec WidenLowBF16(Vec pairs) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs.v), 16))};
+}
+static TRINE_INLINE Vec WidenHighBF16(Vec pairs) {
+  return {_mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(pairs.v), _mm512_set1_epi32(INT32_C(-65536))))};
+}
+static TRINE_INLINE Vec RoundBF16(Vec a) {
+  const __m512i bits = _mm512_castps_si512(a.v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  return IfThenElse(Eq(a, a), WidenHighBF16({_mm512_castsi512_ps(up)}), a);
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

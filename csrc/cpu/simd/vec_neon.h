@@ -118,6 +118,20 @@ static TRINE_INLINE Vec LoadF16N(const void* p, int64_t n) { return WidenF16(Loa
 static TRINE_INLINE Vec LoadBF16(const void* p) { return WidenBF16(LoadHalves(p)); }
 static TRINE_INLINE Vec LoadBF16N(const void* p, int64_t n) { return WidenBF16(LoadHalves(p, n)); }
 
+static TRINE_INLINE Vec WidenLowBF16(Vec pairs) {
+  return {vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pairs.v), 16))};
+}
+static TRINE_INLINE Vec WidenHighBF16(Vec pairs) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(pairs.v);
+  return {vreinterpretq_f32_u32(vandq_u32(bits, vdupq_n_u32(0xffff0000u)))};
+}
+static TRINE_INLINE Vec RoundBF16(Vec a) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(a.v);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t up = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+  return IfThenElse(Eq(a, a), WidenHighBF16({vreinterpretq_f32_u32(up)}), a);
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const float32x2_t s2 = vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v));
   return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);

@@ -161,6 +161,19 @@ static TRINE_INLINE Vec LoadBF16N(const void* p, int64_t n) {
   TRINE_LANES(i < n ? WidenBF16(HalfAt(p, i)) : 0.0f);
 }
 
+// Lanes that hold two bf16 each, as packed weights do: the one that comes first in memory, and the
+// other.
+static TRINE_INLINE Vec WidenLowBF16(Vec pairs) { TRINE_LANES(FromBits(BitsOf(pairs.v[i]) << 16)); }
+static TRINE_INLINE Vec WidenHighBF16(Vec pairs) {
+  TRINE_LANES(FromBits(BitsOf(pairs.v[i]) & 0xffff0000u));
+}
+// To the nearest bf16, ties to even; what is too large becomes infinity, NaN stays as it is.
+static TRINE_INLINE float RoundBF16(float x) {
+  const uint32_t bits = BitsOf(x);
+  return x == x ? FromBits((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u) : x;
+}
+static TRINE_INLINE Vec RoundBF16(Vec a) { TRINE_LANES(RoundBF16(a.v[i])); }
+
 #undef TRINE_LANES
 
 // Lane i with lane i + n / 2 for n = kLanes, kLanes / 2, .. 2: a fixed tree, the same on every

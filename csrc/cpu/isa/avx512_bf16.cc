@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// Only what AVX-512 BF16 does better than AVX-512: linear on bf16 weights.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+#include "base/platform.h"
+
+#if defined(TRINE_X86)
+
+#include "cpu/kernel_table.h"
+#include "cpu/simd/vec_avx512.h"
+
+namespace trine::cpu::avx512_bf16 {
+
+using namespace avx512;
+
+#include "cpu/kernels/math-inl.h"
+
+#include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_avx512_bf16-inl.h"
+
+extern const LinearKernel kLinearBF16;
+const LinearKernel kLinearBF16 = {multiply<DotFormat>, scratch_bytes<DotFormat>};
+
+}  // namespace trine::cpu::avx512_bf16
+
+#endif
