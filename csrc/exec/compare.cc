@@ -52,7 +52,7 @@ std::vector<NodeComparison> compare_with_ref(const Graph& graph, std::unique_ptr
                                              const BatchView& batch,
                                              const std::vector<std::string>& outputs) {
   const Graph wanted = prune(graph, outputs);
-  const std::unique_ptr<Backend> ref = make_ref_backend();
+  const std::unique_ptr<Backend> ref = make_ref_backend(backend->properties().dtype);
   const Values expected = run_all(wanted, *ref, batch);
   const Values got = run_all(wanted, *backend, batch);
   std::vector<NodeComparison> out;

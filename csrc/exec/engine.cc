@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "compile/passes.h"
+#include "exec/host.h"
 
 namespace trine {
 namespace {
@@ -21,6 +22,29 @@ int64_t longest(const BatchView& batch) {
     length = std::max<int64_t>(length, batch.offsets[b] - batch.offsets[b - 1]);
   }
   return length;
+}
+
+// Bytes that an element of each weight takes, in the widest form that a consumer holds it in.
+std::map<std::string_view, size_t> weight_sizes(const Graph& graph, DType dtype) {
+  std::map<std::string_view, size_t> sizes;
+  for (const Node& node : graph.nodes) {
+    for (size_t slot = 0; slot < node.inputs.size(); ++slot) {
+      const NodeId id = node.inputs[slot];
+      if (id == kNoNode || graph[id].op != Op::weight) continue;
+      const std::string_view name = graph[id].as<WeightAttrs>().name;
+      DType held = DType::kF32;
+      if (node.op == Op::embedding) held = graph.weights->at(name).dtype;
+      if (node.op == Op::linear && slot == 1) held = host::weight_dtype(node, dtype);
+      size_t& size = sizes[name];
+      size = std::max(size, size_of(held));
+    }
+  }
+  for (const Node& node : graph.nodes) {  // what was folded is left as it is stored
+    if (node.op != Op::weight) continue;
+    const std::string_view name = node.as<WeightAttrs>().name;
+    sizes.try_emplace(name, size_of(graph.weights->at(name).dtype));
+  }
+  return sizes;
 }
 
 std::string_view scope_of(std::string_view tensor) { return tensor.substr(0, tensor.rfind('.')); }
@@ -207,7 +231,7 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
     const Step& s = plan.steps[i];
     const auto tokens = static_cast<double>(batch.tokens());
     const double rows = s.rows == Rows::kTokens ? tokens : batch.sequences();
-    out.push_back({std::string(trine::info(s.op).name), s.name, seconds[i],
+    out.push_back({std::string(trine::info(s.op).name), s.name, s.dtype, seconds[i],
                    s.cost.flops_per_row * rows + s.cost.flops_per_token * tokens +
                        s.cost.flops_per_pair * pairs,
                    s.cost.bytes_per_row * rows + s.cost.bytes_fixed});
@@ -218,14 +242,12 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
 EngineInfo Engine::info() {
   EngineInfo out;
   out.backend = backend_->properties();
-  std::set<std::string_view> used;
-  for (const Node& node : graph_.nodes) {
-    if (node.op == Op::weight) used.insert(node.as<WeightAttrs>().name);
-  }
+  const std::map<std::string_view, size_t> used = weight_sizes(graph_, out.backend.dtype);
   for (const Tensor& tensor : *graph_.weights) {
-    if (used.contains(tensor.name)) {
-      out.weight_bytes += tensor.bytes;
-      out.parameters += tensor.bytes / size_of(tensor.dtype);
+    if (const auto size = used.find(tensor.name); size != used.end()) {
+      const size_t elements = tensor.bytes / size_of(tensor.dtype);
+      out.parameters += elements;
+      out.weight_bytes += elements * size->second;
     } else {
       out.unused_tensors.emplace_back(tensor.name);
     }

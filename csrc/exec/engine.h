@@ -24,7 +24,7 @@ namespace trine {
 struct EngineInfo {
   BackendInfo backend;
   size_t parameters = 0;    // elements of the tensors that the graph uses
-  size_t weight_bytes = 0;  // their bytes in the checkpoint
+  size_t weight_bytes = 0;  // their bytes as the model computes with them, without padding
   size_t bytes_mapped = 0;
   size_t bytes_allocated = 0;  // packed weights, constants and workspace
   std::vector<std::string> unused_tensors;
@@ -32,6 +32,7 @@ struct EngineInfo {
 
 struct StepProfile {
   std::string op, name;
+  DType dtype;  // what is multiplied
   double seconds, flops, bytes;
 };
 

@@ -4,9 +4,13 @@
 
 #include <algorithm>
 #include <optional>
+#include <string_view>
+#include <utility>
 
 #include "base/error.h"
 #include "bind.h"
+#include "cpu/kernel_table.h"
+#include "cpu/peak.h"
 #include "exec/compare.h"
 #include "exec/engine.h"
 
@@ -14,6 +18,24 @@ namespace py = pybind11;
 
 namespace trine::python {
 namespace {
+
+// Names of dtypes as numpy has them.
+constexpr std::pair<std::string_view, DType> kDTypeNames[] = {{"float32", DType::kF32},
+                                                              {"bfloat16", DType::kBF16}};
+
+std::string_view python_name(DType dtype) {
+  for (const auto& [name, value] : kDTypeNames) {
+    if (value == dtype) return name;
+  }
+  return name_of(dtype);
+}
+
+DType python_dtype(std::string_view wanted) {
+  for (const auto& [name, value] : kDTypeNames) {
+    if (name == wanted) return value;
+  }
+  throw DeviceError(cat("dtype \"", wanted, "\" is not there yet; float32 and bfloat16 are"));
+}
 
 using Ids = py::array_t<int32_t, py::array::c_style>;
 
@@ -77,6 +99,7 @@ class Model {
       py::dict row;
       row["op"] = s.op;
       row["name"] = s.name;
+      row["dtype"] = python_name(s.dtype);
       row["ms"] = s.seconds * 1e3;
       row["flops"] = s.flops;
       row["bytes"] = s.bytes;
@@ -91,7 +114,7 @@ class Model {
     out["device"] = i.backend.device;
     out["isa"] = i.backend.isa;
     out["threads"] = i.backend.threads;
-    out["dtype"] = "float32";
+    out["dtype"] = python_name(i.backend.dtype);
     out["parameters"] = i.parameters;
     out["weight_bytes"] = i.weight_bytes;
     out["bytes_mapped"] = i.bytes_mapped;
@@ -119,25 +142,24 @@ class Model {
 
 std::unique_ptr<Backend> make_backend(const std::string& device, const std::string& dtype,
                                       int threads) {
-  if (dtype != "float32")
-    throw DeviceError(cat("dtype \"", dtype, "\" is not there yet; float32 is"));
+  const DType chosen = python_dtype(dtype);
   if (threads < 0 || threads > 1024)
     throw InputError(cat("threads must be from 1 to 1024, not ", threads));
-  if (device == "cpu") return make_cpu_backend(threads);
-  if (device == "ref") return make_ref_backend();
+  if (device == "cpu") return make_cpu_backend(threads, chosen);
+  if (device == "ref") return make_ref_backend(chosen);
   throw DeviceError(cat("no device \"", device, "\" in this build; cpu is"));
 }
 
 // Runs two compilations of one graph, the one on the reference and the one under test, and compares
 // every node that both have: "the reference executor node by node".
 py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
-                 const std::vector<std::string>& outputs, int threads) {
+                 const std::vector<std::string>& outputs, int threads, const std::string& dtype) {
   const BatchView batch{view(ids, "ids"), view(offsets, "offsets"), {}, {}};
   py::list rows;
   std::vector<NodeComparison> found;
   {
     const py::gil_scoped_release release;
-    found = compare_with_ref(graph, make_cpu_backend(threads), batch, outputs);
+    found = compare_with_ref(graph, make_backend("cpu", dtype, threads), batch, outputs);
   }
   for (const NodeComparison& n : found) {
     py::dict row;
@@ -183,7 +205,21 @@ void bind_model(py::module_& m) {
       },
       py::arg("graph"), py::arg("device"), py::arg("dtype"), py::arg("threads"));
   m.def("compare", &compare, py::arg("graph"), py::arg("ids"), py::arg("offsets"),
-        py::arg("outputs"), py::arg("threads"));
+        py::arg("outputs"), py::arg("threads"), py::arg("dtype") = "float32");
+  m.def(
+      "default_dtype",
+      [](const std::string& device) {
+        return python_name(device == "cpu" ? cpu_default_dtype() : DType::kF32);
+      },
+      py::arg("device") = "cpu");
+  m.def(
+      "peak_gflops",
+      [](int threads, const std::string& dtype) {
+        const DType chosen = python_dtype(dtype);
+        const py::gil_scoped_release release;
+        return cpu::peak_gflops(cpu::select_kernel_table().isa, threads, chosen);
+      },
+      py::arg("threads") = 1, py::arg("dtype") = "float32");
 }
 
 }  // namespace trine::python

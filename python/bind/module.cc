@@ -59,10 +59,6 @@ void bind_machine(py::module_& m) {
     return names;
   });
   m.def("isa", [] { return cpu::select_kernel_table().name; });
-  m.def(
-      "peak_gflops",
-      [](int threads) { return cpu::peak_gflops(cpu::select_kernel_table().isa, threads); },
-      py::arg("threads") = 1, py::call_guard<py::gil_scoped_release>());
   m.def("read_bandwidth", &cpu::read_bandwidth_gbs, py::arg("threads") = 1,
         py::call_guard<py::gil_scoped_release>());
 }

@@ -2,7 +2,8 @@
 """Measure a model beside what the machine could do at most.
 
 The limit of a case is the sum over its steps of the longer of two times: its arithmetic at the
-measured peak of this many threads, and its weights read once at the measured bandwidth.
+measured peak of this many threads in its dtype, and its weights read once at the measured
+bandwidth.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ class _Machine:
         info = model.info()
         threads = int(info["threads"])
         self.threads = threads
-        self.gflops = self.bandwidth = 0.0
+        self.dtype = str(info["dtype"])
+        self.peaks: dict[str, float] = {}  # by dtype
+        self.bandwidth = 0.0
         self.described = {key: info[key] for key in ("source", "device", "isa", "dtype", "threads")}
 
     def probe(self, *, again: bool = False) -> None:
@@ -106,8 +109,9 @@ class _Machine:
 
         Its speed changes with what else runs on it, so it is measured around each case.
         """
-        gflops, bandwidth = _core.peak_gflops(self.threads), _core.read_bandwidth(self.threads)
-        self.gflops = max(gflops, self.gflops) if again else gflops
+        peaks = {name: _core.peak_gflops(self.threads, name) for name in {"float32", self.dtype}}
+        bandwidth = _core.read_bandwidth(self.threads)
+        self.peaks = {n: max(x, self.peaks[n]) if again else x for n, x in peaks.items()}
         self.bandwidth = max(bandwidth, self.bandwidth) if again else bandwidth
 
     def limit(self, parts: Sequence[Tokens]) -> tuple[float, float]:
@@ -118,7 +122,7 @@ class _Machine:
             steps = self.profile(tokens)
             flops += sum(step["flops"] for step in steps)
             for step, weights in zip(steps, fixed, strict=True):
-                work = step["flops"] / (self.gflops * 1e9)
+                work = step["flops"] / (self.peaks[step["dtype"]] * 1e9)
                 seconds += max(work, weights / (self.bandwidth * 1e9))
         return seconds, flops
 
@@ -164,7 +168,7 @@ def _measure(
         runs=len(times),
         gflops=flops / median / 1e9,
         limit_share=limit / median,
-        peak_gflops=machine.gflops,
+        peak_gflops=machine.peaks[machine.dtype],
         read_gb_per_s=machine.bandwidth,
         sequences_per_s=len(tokens) / median,
         tokens_per_s=len(tokens.ids) / median,

@@ -91,7 +91,7 @@ def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
     group = parser.add_argument_group("loading")
     group.add_argument("--threads", type=int, metavar="N", help="by default one per CPU")
     group.add_argument("--device", default="auto", help="auto or cpu")
-    group.add_argument("--dtype", default="auto", help="auto or float32")
+    group.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     group.add_argument("--revision", help="branch, tag or commit of a Hub id")
     group.add_argument("--cache-dir", metavar="DIR", help="the Hub's cache")
     group.add_argument("--local-files-only", action="store_true", help="stay off the network")

@@ -92,7 +92,9 @@ def load(
         What to load it as; the pipeline names of transformers will do, too. By default what
         ``modules.json`` and ``architectures`` say.
     device : {"auto", "cpu"}
-    dtype : {"auto", "float32"}
+    dtype : {"auto", "float32", "bfloat16"}
+        What linear layers hold their weights in and multiply; everything else is float32.
+        ``"auto"`` is bfloat16 on processors that multiply it faster, else float32.
     threads : int or None
         How many threads to compute with; by default one for each CPU that the process may use.
     revision : str or None
@@ -132,12 +134,13 @@ def load(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
     files = read_folder(folder, weights)
+    place = "cpu" if device == "auto" else device
     return build(
         files,
         source=os.fspath(source),
         task=wanted,
-        device="cpu" if device == "auto" else device,
-        dtype="float32" if dtype == "auto" else dtype,
+        device=place,
+        dtype=_core.default_dtype(place) if dtype == "auto" else dtype,
         threads=threads,
     )
 

@@ -186,8 +186,8 @@ class FakeCore:
 
     def profile(self, ids: np.ndarray, offsets: np.ndarray, outputs: Any) -> list[dict[str, Any]]:
         del offsets, outputs
-        step = {"op": "linear", "name": "all", "ms": 0.1, "flops": 1e6 * len(ids)}
-        return [step | {"bytes": 4e5 + 100.0 * len(ids)}]
+        step = {"op": "linear", "name": "all", "dtype": "float32", "ms": 0.1}
+        return [step | {"flops": 1e6 * len(ids), "bytes": 4e5 + 100.0 * len(ids)}]
 
     def info(self) -> dict[str, Any]:
         return {"device": "cpu", "isa": "fake", "dtype": "float32", "threads": 1}

@@ -116,13 +116,14 @@ def test_no_architecture(config: dict[str, Any], task: str | None, complaint: st
 
 @pytest.mark.usefixtures("fake")
 def test_bare_encoder(checkpoint: Path) -> None:
-    model = trine.load(checkpoint, threads=3)
+    model = trine.load(checkpoint, dtype="bfloat16", threads=3)
     assert type(model) is trine.Embedder
     store, config, name, modules = model._core.built
     assert store == [(checkpoint / "model.safetensors", "")]
     assert (config, name) == (CONFIG, "MPNetModel")
     assert modules == [{"type": "pooling", "modes": ["mean"], "include_prompt": True}]
-    assert model._core.options == {"device": "cpu", "dtype": "float32", "threads": 3}
+    assert model._core.options == {"device": "cpu", "dtype": "bfloat16", "threads": 3}
+    assert trine.load(checkpoint)._core.options["dtype"] == _core.default_dtype("cpu")
     assert model.config == CONFIG
     assert model.info()["source"] == str(checkpoint)
     assert model.encode("the river").shape == (12,)
