@@ -13,6 +13,10 @@
 #else
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(TRINE_ARM64) && defined(__linux__)
 #include <sys/auxv.h>
 #elif defined(TRINE_ARM64) && defined(__APPLE__)
@@ -120,6 +124,18 @@ Features detect() noexcept { return {}; }
 #endif
 
 }  // namespace
+
+bool amx_is_permitted() noexcept {
+#if defined(TRINE_X86) && defined(__linux__)
+  // The kernel saves 8 KiB of tiles for each thread of a process that asks to (Linux 5.16), and
+  // refuses one with a thread whose alternative signal stack would be too small for them.
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  static const bool permitted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return permitted;
+#else
+  return false;
+#endif
+}
 
 const Features& features() noexcept {
   static const Features detected = detect();

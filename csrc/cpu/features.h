@@ -24,4 +24,8 @@ struct Features {
 // Read once, on the first call.
 const Features& features() noexcept;
 
+// Asks the operating system, on the first call, to let this process use AMX's tiles. False when it
+// says no, or where trine does not know how to ask.
+bool amx_is_permitted() noexcept;
+
 }  // namespace trine::cpu

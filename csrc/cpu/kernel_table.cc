@@ -24,6 +24,9 @@ extern const KernelTable kTable;
 namespace avx512_bf16 {
 extern const LinearKernel kLinearBF16;
 }
+namespace amx {
+extern const LinearKernel kLinearBF16;
+}
 #elif defined(TRINE_ARM64)
 namespace neon {
 extern const KernelTable kTable;
@@ -69,6 +72,10 @@ const KernelTable* kernel_table(Isa isa) noexcept {
       static const KernelTable table =
           with_bf16(isa, "avx512_bf16", avx512_bf16::kLinearBF16);
       return features().avx512_bf16 ? &table : nullptr;
+    }
+    case Isa::kAmx: {
+      static const KernelTable table = with_bf16(isa, "amx", amx::kLinearBF16);
+      return features().avx512_bf16 && features().amx_bf16 && amx_is_permitted() ? &table : nullptr;
     }
 #elif defined(TRINE_ARM64)
     case Isa::kNeon:

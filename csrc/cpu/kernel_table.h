@@ -29,6 +29,7 @@ struct LinearKernel {
   void (*run)(const LinearArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
               std::byte* scratch) noexcept;
   size_t (*scratch_bytes)(int64_t k) noexcept;
+  int64_t row_step = 1;  // rows are shared out in multiples of this, the height of its tiles
 };
 
 struct KernelTable {

@@ -99,14 +99,17 @@ void drive(const LinearKernel& kernel, const LinearArgs& args, const Workers& wo
   if (args.m == 0) return;
   const int64_t pairs = ceil_div(args.n, 2 * kPanel);
   const Split s = split(args, workers.pool->size());
+  const int64_t row_steps = ceil_div(args.m, kernel.row_step);
+  const auto row = [&](int64_t i) {
+    return std::min(part_start(row_steps, s.rows, i) * kernel.row_step, args.m);
+  };
   workers.pool->parallel_for(s.rows * s.columns, [&](int64_t item, int thread) {
     const int64_t i = item / s.columns, j = item % s.columns;
     const int64_t n0 = part_start(pairs, s.columns, j) * 2 * kPanel;
     const int64_t n1 = std::min(part_start(pairs, s.columns, j + 1) * 2 * kPanel, args.n);
     std::byte* const scratch =
         workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride;
-    kernel.run(args, part_start(args.m, s.rows, i), part_start(args.m, s.rows, i + 1), n0, n1,
-               scratch);
+    kernel.run(args, row(i), row(i + 1), n0, n1, scratch);
   });
 }
 

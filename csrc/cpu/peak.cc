@@ -13,6 +13,8 @@
 
 #if defined(TRINE_X86)
 #include <immintrin.h>
+
+#include "cpu/simd/tiles.h"
 #elif defined(TRINE_ARM64)
 #include <arm_neon.h>
 #endif
@@ -28,6 +30,7 @@ double seconds_since(Clock::time_point start) {
 
 // Independent sums: more than any processor's latency x units, few enough for 16 registers.
 constexpr int kChains = 12;
+constexpr int kTileRounds = 16;  // rounds that four multiplications of tiles stand for
 
 // Each loop does `rounds` FMA on kChains vectors; the result must be used. The chains differ, or
 // compilers compute one.
@@ -35,7 +38,7 @@ using FmaLoop = float (*)(int64_t rounds);
 
 struct FmaTest {
   FmaLoop loop;
-  int lanes;  // multiplications of an instruction
+  double lanes;  // multiplications of an instruction
 };
 
 float scalar_loop(int64_t rounds) {
@@ -86,6 +89,21 @@ TRINE_TARGET("avx512f,avx512bf16") float avx512_bf16_loop(int64_t rounds) {
   TRINE_UNROLL for (int i = 1; i < kChains; ++i) sums[0] = _mm512_add_ps(sums[0], sums[i]);
   return _mm512_cvtss_f32(sums[0]);
 }
+
+// A multiplication of tiles is 16 x 16 x 32; four sums hide its latency.
+TRINE_TARGET("amx-tile,amx-bf16") float amx_loop(int64_t rounds) {
+  TileConfigure();
+  for (int64_t round = 0; round < rounds; round += kTileRounds) {
+    TileMultiply(0, 4, 6);
+    TileMultiply(1, 4, 7);
+    TileMultiply(2, 5, 6);
+    TileMultiply(3, 5, 7);
+  }
+  alignas(64) float sums[16][16];
+  TileStore(0, sums, sizeof sums[0]);
+  TileRelease();
+  return sums[0][0];
+}
 #elif defined(TRINE_ARM64)
 float neon_loop(int64_t rounds) {
   constexpr int kArmChains = 2 * kChains;  // four units of latency four
@@ -108,6 +126,10 @@ FmaTest fma_test(Isa isa, DType dtype) {
       return {avx2_loop, 8};
     case Isa::kAvx512Bf16:
       if (dtype == DType::kBF16) return {avx512_bf16_loop, 32};
+      return {avx512_loop, 16};
+    case Isa::kAmx:
+      // As many operations as a round of the others counts.
+      if (dtype == DType::kBF16) return {amx_loop, 4.0 * 16 * 16 * 32 / kChains / kTileRounds};
       return {avx512_loop, 16};
     case Isa::kAvx512:
       return {avx512_loop, 16};

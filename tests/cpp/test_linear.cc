@@ -10,6 +10,7 @@
 #include <optional>
 #include <utility>
 
+#include "amx_emulated.h"
 #include "cpu/ops.h"
 #include "kernel_testing.h"
 #include "ref/ref.h"
@@ -48,6 +49,7 @@ std::vector<Kernel> kernels() {
     if (!is_avx512_again) all.push_back({table, DType::kF32});
     all.push_back({table, DType::kBF16});
   }
+  all.push_back({&cpu::amx_emulated::table(), DType::kBF16});
   return all;
 }
 
