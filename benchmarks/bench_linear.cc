@@ -94,16 +94,17 @@ void bench(const KernelTable& table, DType dtype, Machine& machine, double peak,
   for (const int64_t m : {1, 4, 8, 16, 32, 64, 128, 512, 4096}) {
     const Timing t = time([&] {
       const float* w = weights.get() + layer++ % layers * floats;
-      const LinearArgs args = {x.get(), k, w, bias.get(), nullptr,          0,
+      const LinearArgs args = {x.get(), k, w, bias.get(), nullptr, 0,
                                y.get(), n, m, n,          k,       Activation::kNone};
       bf16 ? cpu::linear_bf16(args, workers) : cpu::linear(args, workers);
     });
     const double gflop = 2e-9 * double(m * n * k), gb = 1e-9 * double(n * k) * (bf16 ? 2 : 4);
     const double limit = std::max(gflop / peak, gb / machine.gbs);
-    std::printf("%-11s %-8s %4d x %5d x %5d %9.1f us  p95 %9.1f us %8.1f GFLOP/s %6.1f GB/s "
-                "%6.1f %%\n",
-                table.name, name(dtype), int(m), int(n), int(k), t.median * 1e6, t.p95 * 1e6, gflop / t.median,
-                gb / t.median, 100.0 * limit / t.median);
+    std::printf(
+        "%-11s %-8s %4d x %5d x %5d %9.1f us  p95 %9.1f us %8.1f GFLOP/s %6.1f GB/s "
+        "%6.1f %%\n",
+        table.name, name(dtype), int(m), int(n), int(k), t.median * 1e6, t.p95 * 1e6,
+        gflop / t.median, gb / t.median, 100.0 * limit / t.median);
   }
 }
 
@@ -150,8 +151,8 @@ int main(int argc, char** argv) {
       if (!wanted(name(dtype), {"float32", "bfloat16"}, argc, argv)) continue;
       const KernelTable* table = find_table(isa_name);
       const double peak = cpu::peak_gflops(table->isa, threads, dtype);
-      std::printf("%s, %s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, name(dtype), threads,
-                  peak, machine.gbs);
+      std::printf("%s, %s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, name(dtype),
+                  threads, peak, machine.gbs);
       for (const auto& shape : kShapes) {
         if (wanted(shown(shape), shapes, argc, argv))
           bench(*table, dtype, machine, peak, shape[0], shape[1]);

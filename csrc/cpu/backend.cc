@@ -181,8 +181,8 @@ std::unique_ptr<Backend> make_cpu_backend(int threads, DType dtype) {
 
 DType cpu_default_dtype() {
   const cpu::Isa isa = cpu::select_kernel_table().isa;
-  const bool worth_it = isa == cpu::Isa::kAmx ||
-                        (isa == cpu::Isa::kAvx512Bf16 && cpu::features().fast_avx512_bf16);
+  const bool worth_it =
+      isa == cpu::Isa::kAmx || (isa == cpu::Isa::kAvx512Bf16 && cpu::features().fast_avx512_bf16);
   return worth_it ? DType::kBF16 : DType::kF32;
 }
 

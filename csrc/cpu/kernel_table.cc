@@ -69,8 +69,7 @@ const KernelTable* kernel_table(Isa isa) noexcept {
     case Isa::kAvx512:
       return features().avx512 ? &avx512::kTable : nullptr;
     case Isa::kAvx512Bf16: {
-      static const KernelTable table =
-          with_bf16(isa, "avx512_bf16", avx512_bf16::kLinearBF16);
+      static const KernelTable table = with_bf16(isa, "avx512_bf16", avx512_bf16::kLinearBF16);
       return features().avx512_bf16 ? &table : nullptr;
     }
     case Isa::kAmx: {

@@ -73,8 +73,8 @@ void store_transposed(const Stage& stage, int64_t words, float* packed) {
   }
 }
 
-// Packs [N, K] into panels of `lines` words a column. fill(words, row, k0, k): elements [k0, k0 + k)
-// of a row as words, where kElements of them make one.
+// Packs [N, K] into panels of `lines` words a column. fill(words, row, k0, k): elements [k0, k0 +
+// k) of a row as words, where kElements of them make one.
 template <int64_t kElements, class Fill>
 void pack_panels(int64_t n, int64_t k, int64_t lines, float* packed, ThreadPool& pool,
                  const Fill& fill) {

@@ -28,8 +28,8 @@ void pool(const PoolArgs&, const Workers&) noexcept;
 void l2_normalize(const L2NormalizeArgs&, const Workers&) noexcept;
 
 // Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into the panels of kernel_table.h,
-// starting at `packed`, 64-byte aligned; bf16 rounded to nearest, ties to even. `packed_..` says how
-// many elements that takes. Threaded: it is most of the time to load a model.
+// starting at `packed`, 64-byte aligned; bf16 rounded to nearest, ties to even. `packed_..` says
+// how many elements that takes. Threaded: it is most of the time to load a model.
 int64_t packed_floats(int64_t n, int64_t k) noexcept;
 int64_t packed_bf16(int64_t n, int64_t k) noexcept;
 void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,

@@ -19,7 +19,8 @@ struct NodeComparison {
   double max_abs_reference;
 };
 
-// The reference computes in the backend's dtype. Every computed value of `graph` (unfused, so that each node exists in both), in order.
+// The reference computes in the backend's dtype. Every computed value of `graph` (unfused, so that
+// each node exists in both), in order.
 std::vector<NodeComparison> compare_with_ref(const Graph& graph, std::unique_ptr<Backend> backend,
                                              const BatchView& batch,
                                              const std::vector<std::string>& outputs);

@@ -78,9 +78,8 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     s.cost.bytes_fixed -= 2.0 * static_cast<double>(args.n * args.k);
     return s;
   }
-  return step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
-    Kernels::linear(a.in(c), c);
-  });
+  return step(graph, node, args,
+              [](const Args& a, const RunContext& c) noexcept { Kernels::linear(a.in(c), c); });
 }
 
 template <class Kernels>

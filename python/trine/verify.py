@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from trine.tasks.base import Task
 
-# What float32 arithmetic in another order may change, over a few dozen layers: the difference as
-# a share of the largest value.
-DIFFERENCE = 1e-4
-COSINE = 0.999999
+# What the dtype may change against a float32 reference, over a few dozen layers: the difference as
+# a share of the largest value, and the cosine. float32: other orders of summation. bfloat16:
+# weights and inputs of linear layers are rounded to 8 bits, each by up to 2**-9 of itself.
+LIMITS = {"float32": (1e-4, 0.999999), "bfloat16": (5e-2, 0.999)}
 
 _INPUTS = ("texts", "input_ids", "attention_mask", "token_type_ids")
 
@@ -43,12 +43,14 @@ class Comparison:
     max_difference: float
     max_reference: float
     min_cosine: float
+    dtype: str = "float32"  # what the model computed in
 
     @property
     def ok(self) -> bool:
         """Whether it is near enough. NaN is not."""
-        near = self.max_difference <= DIFFERENCE * self.max_reference
-        return bool(near and self.min_cosine >= COSINE)
+        difference, cosine = LIMITS[self.dtype]
+        near = self.max_difference <= difference * self.max_reference
+        return bool(near and self.min_cosine >= cosine)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields, for JSON."""
@@ -62,7 +64,8 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        verdict = "ok" if self.ok else f"DIFFERS (limits {DIFFERENCE:.0e} of the largest, {COSINE})"
+        difference, cosine = LIMITS[self.dtype]
+        verdict = "ok" if self.ok else f"DIFFERS (limits {difference:.0e} of the largest, {cosine})"
         return (
             f"{self.output} {list(self.shape)}: max difference {self.max_difference:.2e} "
             f"(largest value {self.max_reference:.2e}), min cosine {self.min_cosine:.8f}: {verdict}"
@@ -91,7 +94,8 @@ def verify(model: Task, reference: str | Path | None = None) -> list[Comparison]
     arrays = read_reference(_find(model, reference))
     expected = {name: array for name, array in arrays.items() if name not in _INPUTS}
     got = _outputs(model, arrays, list(expected))
-    return [compare(name, got[name], array) for name, array in expected.items()]
+    dtype = str(model.info()["dtype"])
+    return [compare(name, got[name], array, dtype) for name, array in expected.items()]
 
 
 def read_reference(path: Path) -> dict[str, NDArray[Any]]:
@@ -108,7 +112,9 @@ def read_reference(path: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def compare(name: str, got: NDArray[Any], expected: NDArray[Any]) -> Comparison:
+def compare(
+    name: str, got: NDArray[Any], expected: NDArray[Any], dtype: str = "float32"
+) -> Comparison:
     """Compare one output; the cosine is over the last axis, the least of all rows."""
     if got.shape != expected.shape:
         raise InputError(f"{name} has shape {got.shape}, the reference has {expected.shape}")
@@ -125,6 +131,7 @@ def compare(name: str, got: NDArray[Any], expected: NDArray[Any]) -> Comparison:
         max_difference=float(np.abs(a - b).max(initial=0.0)),
         max_reference=float(np.abs(b).max(initial=0.0)),
         min_cosine=float(cosines.min(initial=1.0)),
+        dtype=dtype,
     )
 
 

@@ -36,6 +36,8 @@ using test::TinyModel;
 
 const std::vector<std::string> kAll{"hidden", "pooled", "sentence", "both"};
 
+constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
+
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return false;
   return a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
@@ -45,22 +47,28 @@ TEST(cpu_agrees_with_the_reference_node_by_node) {
   for (const test::TinyShape shape : {test::TinyShape{}, test::TinyShape{61, 20, 2, 37, 3, 64}}) {
     const TinyModel tiny(shape);
     const Batch batch = tiny.batch({1, 0, 9, 33, 2});
-    const auto nodes = compare_with_ref(tiny.graph(), make_cpu_backend(2), test::view(batch), kAll);
-    CHECK(nodes.size() > 20);
-    for (const NodeComparison& n : nodes) {
+    for (const DType dtype : kDTypes) {
+      const auto nodes =
+          compare_with_ref(tiny.graph(), make_cpu_backend(2, dtype), test::view(batch), kAll);
+      CHECK(nodes.size() > 20);
       // Rounding of up to ~50-term sums through three layers; a wrong index or scale is off by
-      // thousands of times this.
-      if (!(n.max_abs_difference <= 512 * test::kUnit * std::max(1.0, n.max_abs_reference))) {
-        test::report_failure(__FILE__, __LINE__,
-                             cat(n.op, " ", n.node, ": off by ", n.max_abs_difference));
+      // thousands of times this. In bf16 a value that lies in the middle between two may be rounded
+      // to the other one: a unit of 2^-8 in a term of a sum.
+      const double tolerance = dtype == DType::kF32 ? 512 * test::kUnit : 0x1p-8;
+      for (const NodeComparison& n : nodes) {
+        if (!(n.max_abs_difference <= tolerance * std::max(1.0, n.max_abs_reference))) {
+          test::report_failure(
+              __FILE__, __LINE__,
+              cat(name_of(dtype), " ", n.op, " ", n.node, ": off by ", n.max_abs_difference));
+        }
       }
     }
   }
 }
 
-TEST(a_sequence_has_the_same_bits_in_any_batch) {
+void check_any_batch(DType dtype) {
   const TinyModel tiny;
-  Engine engine(tiny.graph(), make_cpu_backend(2));
+  Engine engine(tiny.graph(), make_cpu_backend(2, dtype));
   test::Random random(3);
   for (int round = 0; round < 20; ++round) {
     std::vector<int64_t> lengths;
@@ -85,16 +93,40 @@ TEST(a_sequence_has_the_same_bits_in_any_batch) {
   }
 }
 
+TEST(a_sequence_has_the_same_bits_in_any_batch) {
+  for (const DType dtype : kDTypes) check_any_batch(dtype);
+}
+
 TEST(thread_counts_give_the_same_bits) {
   const TinyModel tiny({50, 64, 4, 128, 2, 40});
-  Engine one(tiny.graph(), make_cpu_backend(1));
   const Batch batch = tiny.batch({40, 3, 17, 25, 1, 39});
-  const auto expected = run(one, batch, kAll);
-  for (int threads : {2, 3, 5}) {
-    Engine many(tiny.graph(), make_cpu_backend(threads));
-    const auto got = run(many, batch, kAll);
-    for (size_t i = 0; i < kAll.size(); ++i) CHECK(same_bits(got[i], expected[i]));
+  for (const DType dtype : kDTypes) {
+    Engine one(tiny.graph(), make_cpu_backend(1, dtype));
+    const auto expected = run(one, batch, kAll);
+    for (int threads : {2, 3, 5}) {
+      Engine many(tiny.graph(), make_cpu_backend(threads, dtype));
+      const auto got = run(many, batch, kAll);
+      for (size_t i = 0; i < kAll.size(); ++i) CHECK(same_bits(got[i], expected[i]));
+    }
   }
+}
+
+// Linears over tokens, with a panel of columns or more.
+TEST(bf16_is_for_linears_that_take_time) {
+  const TinyModel tiny;
+  Engine exact(tiny.graph(), make_cpu_backend(1));
+  Engine rounded(tiny.graph(), make_cpu_backend(1, DType::kBF16));
+  const Batch batch = tiny.batch({4, 6});
+  int bf16 = 0, f32 = 0;
+  for (const StepProfile& step : rounded.profile(rounded.plan(kAll), test::view(batch))) {
+    if (step.op == "linear") ++(step.dtype == DType::kBF16 ? bf16 : f32);
+    if (step.op != "linear") CHECK(step.dtype == DType::kF32);
+  }
+  CHECK_EQ(bf16, 2 * 4);  // q, k and v in one; o, up, down
+  CHECK_EQ(f32, 1);       // the pooler
+  const size_t linears = 2 * (4 * 32 * 32 + 2 * 32 * 48);
+  CHECK_EQ(exact.info().weight_bytes, 4 * exact.info().parameters);
+  CHECK_EQ(rounded.info().weight_bytes, exact.info().weight_bytes - 2 * linears);
 }
 
 TEST(outputs_asked_for_together_or_apart_have_the_same_bits) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// linear, in float32 and bf16, and the packing of its weights on every instruction set: against
-// ref::linear, and bit for bit against themselves whatever the rows beside a row, the blocks and the
-// threads.
+// linear, in float32 and bf16, on every instruction set: against ref::linear, and bit for bit
+// against itself whatever the rows beside a row, the blocks and the threads.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -13,6 +12,7 @@
 #include "amx_emulated.h"
 #include "cpu/ops.h"
 #include "kernel_testing.h"
+#include "pack_plainly.h"
 #include "ref/ref.h"
 #include "weights/convert.h"
 
@@ -57,26 +57,6 @@ std::string name_of(const Case& c, const Kernel& kernel) {
   return cat("linear on ", kernel.name(), ", ", c.m, " x ", c.n, " x ", c.k, c.bias ? ", bias" : "",
              c.residual ? ", residual" : "", ", activation ", static_cast<int>(c.activation),
              ", gap ", c.gap, ", off by ", c.misalign);
-}
-
-// Panels of 16 columns, the missing ones zero, by the plainest loop.
-void pack_plainly(const Matrix<float>& w, float* packed) {
-  for (int64_t j = 0; j < cpu::packed_floats(w.rows(), 1); ++j) {
-    for (int64_t i = 0; i < w.cols(); ++i) {
-      packed[(j / kPanel * w.cols() + i) * kPanel + j % kPanel] = j < w.rows() ? w.at(j, i) : 0.0f;
-    }
-  }
-}
-
-// Pairs of K in panels of 16 columns, K filled up to a multiple of 32.
-void pack_plainly(const Matrix<float>& w, uint16_t* packed) {
-  const int64_t depth = cpu::packed_bf16(1, w.cols()) / kPanel;
-  for (int64_t j = 0; j < cpu::packed_floats(w.rows(), 1); ++j) {
-    for (int64_t i = 0; i < depth; ++i) {
-      const int64_t at = (j / kPanel * depth / 2 + i / 2) * 2 * kPanel + j % kPanel * 2 + i % 2;
-      packed[at] = j < w.rows() && i < w.cols() ? f32_to_bf16(w.at(j, i)) : uint16_t{0};
-    }
-  }
 }
 
 // What a test of one dtype sees of x and w.
@@ -152,13 +132,14 @@ class Problem {
     const std::vector<float> x_size = rounded(x_, kernel.is_bf16(), true);
     const std::vector<float> w_size = rounded(w_, kernel.is_bf16(), true);
     const std::vector<float> bias_size = rounded(bias_, false, true);
-    ref::linear({x_size.data(), c_.k, w_size.data(), c_.bias ? bias_size.data() : nullptr,
-                 nullptr, 0, sums_.data(), sums_.ld(), c_.m, c_.n, c_.k, Activation::kNone});
+    ref::linear({x_size.data(), c_.k, w_size.data(), c_.bias ? bias_size.data() : nullptr, nullptr,
+                 0, sums_.data(), sums_.ld(), c_.m, c_.n, c_.k, Activation::kNone});
   }
 
   // |x| |w| + |bias| grows an error by gamma: two roundings a term without FMA, one with (and in
-  // bf16, whose products are exact), and one for the bias. No activation is steeper than 1.13; 24 units and 3e-8 of its input cover its own
-  // error (test_math.cc); the residual is one more rounding of y.
+  // bf16, whose products are exact), and one for the bias. No activation is steeper than 1.13; 24
+  // units and 3e-8 of its input cover its own error (test_math.cc); the residual is one more
+  // rounding of y.
   void check(const Matrix<float>& y, const Kernel& kernel) const {
     const bool is_plain = c_.activation == Activation::kNone;
     const bool rounds_twice = kernel.table->isa == Isa::kScalar && !kernel.is_bf16();
@@ -333,7 +314,8 @@ TEST(linear_bits_do_not_depend_on_the_rows_of_a_call) {
       for (int64_t step = 1; step <= c.m; step += step < 32 ? 1 : 33) {
         Matrix<float> y = problem.result();
         for (int64_t m = random.below(step) - step + 1; m < c.m; m += step) {
-          call(kernel, problem.args(kernel, y), std::max<int64_t>(m, 0), std::min(m + step, c.m), 0, c.n);
+          call(kernel, problem.args(kernel, y), std::max<int64_t>(m, 0), std::min(m + step, c.m), 0,
+               c.n);
         }
         if (!identical(y, want)) {
           report_failure(__FILE__, __LINE__, cat(kernel.name(), ": other bits by ", step, " rows"));
@@ -407,8 +389,8 @@ TEST(linear_bits_do_not_depend_on_the_threads) {
   }
 }
 
-// One chain of FMA per element leaves instruction sets no freedom, unless one has no FMA. Products of
-// bf16 are exact, so that even this makes no difference; AMX alone adds in another order.
+// One chain of FMA per element leaves instruction sets no freedom, unless one has no FMA. Products
+// of bf16 are exact, so that even this makes no difference; AMX alone adds in another order.
 TEST(linear_bits_do_not_depend_on_the_instruction_set) {
   Random random(11);
   const Case c = {37, 70, 700, true, true, Activation::kNone, 3, 1};
@@ -458,65 +440,6 @@ TEST(linear_nan_and_infinity_stay_in_their_row_and_column) {
     problem.x().at(8, 0) = x8;
     problem.w().at(5, 299) = w5;
     problem.pack();
-  }
-}
-
-TEST(pack_linear_lays_out_panels) {
-  Random random(13);
-  for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const int64_t size = static_cast<int64_t>(size_of(dtype));
-    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{1, 1},
-                               {16, 4},
-                               {17, 5},
-                               {40, 64},
-                               {33, 67},
-                               {5, 200},
-                               {64, 130},
-                               {3, 300}}) {
-      for (const int64_t offset : {0, 1, 2, 3}) {
-        std::vector<std::byte> source(static_cast<size_t>(n * k * size + offset));
-        for (std::byte& b : source) b = std::byte(random.below(256));
-        const std::byte* const start = source.data() + offset;
-        Matrix<float> w(n, k), want(1, cpu::packed_floats(n, k));
-        Matrix<uint16_t> want_bf16(1, cpu::packed_bf16(n, k));
-        to_f32(dtype, start, w.data(), static_cast<size_t>(n * k));
-        pack_plainly(w, want.data());
-        pack_plainly(w, want_bf16.data());
-        for (const int threads : {1, 3}) {
-          cpu::ThreadPool pool(threads);
-          Matrix<float> packed(1, cpu::packed_floats(n, k));
-          cpu::pack_linear(start, dtype, n, k, packed.data(), pool);
-          CHECK(identical(packed, want));  // bits, for random bytes hold NaN too
-          CHECK(packed.intact());
-          Matrix<uint16_t> halves(1, cpu::packed_bf16(n, k));
-          cpu::pack_linear_bf16(start, dtype, n, k, halves.data(), pool);
-          CHECK_EQ(std::memcmp(halves.data(), want_bf16.data(), size_t(halves.cols()) * 2), 0);
-          CHECK(halves.intact());
-        }
-      }
-    }
-  }
-  CHECK_EQ(cpu::packed_floats(17, 5), 160);
-  CHECK_EQ(cpu::packed_bf16(17, 33), 32 * 64);
-}
-
-// What is bf16 in the checkpoint is the same in the panels.
-TEST(pack_linear_bf16_keeps_bf16) {
-  Random random(16);
-  constexpr int64_t kRows = 32, kDepth = 64;
-  std::vector<uint16_t> source;
-  while (source.size() < size_t{kRows * kDepth}) {
-    const auto half = static_cast<uint16_t>(random.bits() >> 16);
-    if (!std::isnan(bf16_to_f32(half))) source.push_back(half);
-  }
-  cpu::ThreadPool pool(1);
-  Matrix<uint16_t> panels(1, kRows * kDepth);
-  cpu::pack_linear_bf16(source.data(), DType::kBF16, kRows, kDepth, panels.data(), pool);
-  for (int64_t j = 0; j < kRows; ++j) {
-    for (int64_t i = 0; i < kDepth; ++i) {
-      const int64_t at = (j / kPanel * kDepth / 2 + i / 2) * 2 * kPanel + j % kPanel * 2 + i % 2;
-      CHECK_EQ(panels.data()[at], source[static_cast<size_t>(j * kDepth + i)]);
-    }
   }
 }
 

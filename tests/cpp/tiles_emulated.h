@@ -56,8 +56,7 @@ inline void TileMultiply(int sums, int x, int w) {
     for (int k = 0; k < 16; ++k) {
       for (int i = 0; i < 2; ++i) {
         // Products of bf16 are exact in float: this rounds once, as the processor does.
-        for (int n = 0; n < 16; ++n)
-          part[i][n] = flushed(part[i][n] + xs[i][m][k] * ws[i][k][n]);
+        for (int n = 0; n < 16; ++n) part[i][n] = flushed(part[i][n] + xs[i][m][k] * ws[i][k][n]);
       }
     }
     for (int n = 0; n < 16; ++n) {

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import trine
+
+if TYPE_CHECKING:
+    from trine.loading import Dtype
 
 SENTENCE = Path(__file__).resolve().parent.parent / "golden" / "sentence"
 WORDS = st.sampled_from(
@@ -33,9 +37,12 @@ WORDS = st.sampled_from(
 TEXTS = st.lists(st.lists(WORDS, max_size=40).map(" ".join), min_size=1, max_size=12)
 
 
-@pytest.fixture(scope="module")
-def model() -> trine.Embedder:
-    loaded = trine.load(SENTENCE, dtype="float32", device="cpu", threads=2)
+DTYPES = ["float32", "bfloat16"]
+
+
+@pytest.fixture(scope="module", params=DTYPES)
+def model(request: pytest.FixtureRequest) -> trine.Embedder:
+    loaded = trine.load(SENTENCE, dtype=request.param, device="cpu", threads=2)
     assert isinstance(loaded, trine.Embedder)
     return loaded
 
@@ -53,11 +60,12 @@ def test_batch_and_order(
     assert np.array_equal(together, alone[order])
 
 
-def test_thread_counts() -> None:
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_thread_counts(dtype: Dtype) -> None:
     texts = [f"the committee discussed item {i} " * (i % 9) for i in range(40)]
     vectors = []
     for threads in (1, 2, 3):
-        with trine.load(SENTENCE, dtype="float32", threads=threads) as loaded:
+        with trine.load(SENTENCE, dtype=dtype, threads=threads) as loaded:
             vectors.append(loaded.encode(texts))
     assert np.array_equal(vectors[0], vectors[1])
     assert np.array_equal(vectors[0], vectors[2])

@@ -269,7 +269,7 @@ def test_the_demo_has_a_reference() -> None:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trine.bench._core.peak_gflops", lambda _: 100.0)
+    monkeypatch.setattr("trine.bench._core.peak_gflops", lambda *_: 100.0)
     monkeypatch.setattr("trine.bench._core.read_bandwidth", lambda _: 10.0)
 
 

@@ -23,12 +23,8 @@ namespace trine::cpu::avx2 {
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    Isa::kAvx2, "avx2",
-    kLinear,     kLinearBF16,
-    attention,  attention_scratch_bytes,
-    layer_norm, embedding,
-    activation, add,
-    pool,       l2_normalize,
+    Isa::kAvx2, "avx2",    kLinear,    kLinearBF16, attention, attention_scratch_bytes,
+    layer_norm, embedding, activation, add,         pool,      l2_normalize,
 };
 
 }  // namespace trine::cpu::avx2

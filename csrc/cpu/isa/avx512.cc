@@ -28,12 +28,8 @@ namespace trine::cpu::avx512 {
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    Isa::kAvx512, "avx512",
-    kLinear,       kLinearBF16,
-    attention,    attention_scratch_bytes,
-    layer_norm,   embedding,
-    activation,   add,
-    pool,         l2_normalize,
+    Isa::kAvx512, "avx512",  kLinear,    kLinearBF16, attention, attention_scratch_bytes,
+    layer_norm,   embedding, activation, add,         pool,      l2_normalize,
 };
 
 }  // namespace trine::cpu::avx512

@@ -23,12 +23,8 @@ namespace trine::cpu::neon {
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    Isa::kNeon, "neon",
-    kLinear,     kLinearBF16,
-    attention,  attention_scratch_bytes,
-    layer_norm, embedding,
-    activation, add,
-    pool,       l2_normalize,
+    Isa::kNeon, "neon",    kLinear,    kLinearBF16, attention, attention_scratch_bytes,
+    layer_norm, embedding, activation, add,         pool,      l2_normalize,
 };
 
 }  // namespace trine::cpu::neon

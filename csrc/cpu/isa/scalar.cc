@@ -19,12 +19,8 @@ namespace trine::cpu::scalar {
 
 extern const KernelTable kTable;
 const KernelTable kTable = {
-    Isa::kScalar, "scalar",
-    kLinear,       kLinearBF16,
-    attention,    attention_scratch_bytes,
-    layer_norm,   embedding,
-    activation,   add,
-    pool,         l2_normalize,
+    Isa::kScalar, "scalar",  kLinear,    kLinearBF16, attention, attention_scratch_bytes,
+    layer_norm,   embedding, activation, add,         pool,      l2_normalize,
 };
 
 }  // namespace trine::cpu::scalar

@@ -59,9 +59,9 @@ static TRINE_INLINE int64_t even_part(int64_t total, int64_t parts, int64_t i) {
   return total / parts + (i < total % parts ? 1 : 0);
 }
 
-// How a line of w is multiplied: in kSteps FMA, each with a float of x (or what is stored as one) and
-// 16 weights made of the line. A converted x is written to scratch first, as many whole lines of it
-// as w has.
+// How a line of w is multiplied: in kSteps FMA, each with a float of x (or what is stored as one)
+// and 16 weights made of the line. A converted x is written to scratch first, as many whole lines
+// of it as w has.
 struct Float32Format {
   static constexpr bool kConverts = false;
   static constexpr int kSteps = 1;
@@ -281,9 +281,9 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
     const float* const w = all_w + p * panel;
     for (int64_t l0 = 0; l0 < depth; l0 += Blocks<Format>::kFlatLines) {
       const int64_t lines = at_most(depth - l0, Blocks<Format>::kFlatLines);
-      const float* const xs = pack ? packed + l0 / kLines * b.rows * kPackedStride +
-                                         l0 % kLines * Format::kSteps
-                                   : args.x + b.m * args.ldx + l0;
+      const float* const xs =
+          pack ? packed + l0 / kLines * b.rows * kPackedStride + l0 % kLines * Format::kSteps
+               : args.x + b.m * args.ldx + l0;
       const bool last = l0 + lines == depth;
       const bool fetch = !last || p + panels < b.p1;
       const float* const next = last ? w + panels * panel : w + (l0 + lines) * kPanel;

@@ -3,8 +3,8 @@
 // converted into tiles of 16 rows by 32 of K in scratch, 1 KiB each, so that no two lines of a tile
 // fall into one set of the cache.
 //
-// Tiles: 2 x 2 of sums (registers 0 to 3), two of x (4, 5), two of w (6, 7): 4 multiplications of 16
-// cycles to 4 KiB of loads, which L1 delivers in 32 cycles and L2 in 85. So two panels of w by a
+// Tiles: 2 x 2 of sums (registers 0 to 3), two of x (4, 5), two of w (6, 7): 4 multiplications of
+// 16 cycles to 4 KiB of loads, which L1 delivers in 32 cycles and L2 in 85. So two panels of w by a
 // block of K, at most 32 KiB, have to stay in L1 while all row tiles pass; x comes from L2.
 //
 // Order: an element is a chain over blocks of 32 of K in ascending order; within a block the
@@ -123,8 +123,8 @@ static void amx_block(const LinearArgs& args, const Block& b, float* scratch) {
         const auto multiply = panels == 2 ? (two ? multiply_tiles<2, 2> : multiply_tiles<1, 2>)
                                           : (two ? multiply_tiles<2, 1> : multiply_tiles<1, 1>);
         const float* const next = w + panels * panel + part * share * steps * kPanel;
-        multiply({tiles + r * steps * kPanel, w, panel, steps, sums, block == 0,
-                  fetch ? next : w, fetch ? share : 0});
+        multiply({tiles + r * steps * kPanel, w, panel, steps, sums, block == 0, fetch ? next : w,
+                  fetch ? share : 0});
         if (last) finish_tile(args, {sums, cols, b.m + r, rows, n, at_most(args.n - n, cols)});
         sums += kAmxRows * cols;
       }

@@ -31,19 +31,19 @@ static_assert(sizeof(TileConfig) == 64);
 
 // Before the first tile instruction of a thread; TileRelease() when it is done, so that switching
 // threads need not save 8 KiB.
-#define TileConfigure()                          \
-  do {                                           \
-    const ::trine::cpu::TileConfig tile_config;  \
-    TRINE_TILE_BARRIER();                        \
-    _tile_loadconfig(&tile_config);              \
+#define TileConfigure()                         \
+  do {                                          \
+    const ::trine::cpu::TileConfig tile_config; \
+    TRINE_TILE_BARRIER();                       \
+    _tile_loadconfig(&tile_config);             \
   } while (false)
 #define TileRelease() _tile_release()
 #define TileZero(tile) _tile_zero(tile)
 // Rows `stride` bytes apart.
-#define TileLoad(tile, from, stride)  \
-  do {                                \
-    TRINE_TILE_BARRIER();             \
-    _tile_loadd(tile, from, stride);  \
+#define TileLoad(tile, from, stride) \
+  do {                               \
+    TRINE_TILE_BARRIER();            \
+    _tile_loadd(tile, from, stride); \
   } while (false)
 #define TileStore(tile, to, stride) _tile_stored(tile, to, stride)
 // sums[16][16] += x[16][16 pairs] * w[16 pairs][16]
