@@ -119,7 +119,7 @@ float neon_loop(int64_t rounds) {
 }
 #endif
 
-FmaTest fma_test(Isa isa, DType dtype) {
+FmaTest fma_test(Isa isa, [[maybe_unused]] DType dtype) {
   switch (isa) {
 #if defined(TRINE_X86)
     case Isa::kAvx2:

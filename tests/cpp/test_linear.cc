@@ -2,6 +2,7 @@
 // linear, in float32 and bf16, on every instruction set: against ref::linear, and bit for bit
 // against itself whatever the rows beside a row, the blocks and the threads.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -407,6 +408,36 @@ TEST(linear_bits_do_not_depend_on_the_instruction_set) {
       first.copy_from(y);
       have_first = true;
     }
+  }
+}
+
+// Times 1, plus 0: what x is rounded to.
+TEST(linear_bf16_rounds_inputs_to_nearest_even) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  std::vector<float> values = {0.0f,          1.0f,
+                               -1.0f,         kInf,
+                               -kInf,         0x1.01p0f,
+                               0x1.03p0f,     -0x1.01p0f,
+                               0x1.010002p0f, 0x1.00fffep0f,
+                               0x1.fep127f,   0x1.fffp127f,
+                               0x1.ffp127f,   -0x1.fffffep127f,
+                               0x1p-126f};
+  Random random(17);
+  while (values.size() < 400) {
+    const float value = std::bit_cast<float>(random.bits());
+    if (std::isnormal(value)) values.push_back(value);
+  }
+  const auto count = static_cast<int64_t>(values.size());
+  Problem problem({count, 1, 1}, random);
+  problem.w().at(0, 0) = 1.0f;
+  problem.pack();
+  for (int64_t i = 0; i < count; ++i) problem.x().at(i, 0) = values[static_cast<size_t>(i)];
+  for (const Kernel& kernel : kernels()) {
+    if (!kernel.is_bf16()) continue;
+    Matrix<float> y = problem.result();
+    call(kernel, problem.args(kernel, y), 0, count, 0, 1);
+    for (int64_t i = 0; i < count; ++i)
+      CHECK_EQ(y.at(i, 0), bf16_to_f32(f32_to_bf16(problem.x().at(i, 0))));
   }
 }
 
