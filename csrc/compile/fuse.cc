@@ -69,6 +69,7 @@ class Fusion {
   struct Key {
     NodeId x;
     bool bias;
+    bool pooled;
     Activation activation;
     auto operator<=>(const Key&) const = default;
   };
@@ -81,7 +82,8 @@ class Fusion {
       // packed apart.
       if (node.op != Op::linear || node.input(3) != kNoNode || node.shape.cols() % 16 != 0)
         continue;
-      const Key key{node.inputs[0], node.input(2) != kNoNode, node.as<LinearAttrs>().activation};
+      const auto& attrs = node.as<LinearAttrs>();
+      const Key key{node.inputs[0], node.input(2) != kNoNode, attrs.pooled, attrs.activation};
       groups[key].push_back(static_cast<NodeId>(id));
     }
     std::erase_if(groups, [](const auto& group) { return group.second.size() < 2; });

@@ -259,8 +259,10 @@ std::string weight_key(const Graph& graph, NodeId id) {
 const Packed& PackedWeights::get(const Graph& graph, NodeId weight, const Node& consumer,
                                  size_t slot) {
   // Rows of sequences may get a layout of their own (host::weight_dtype).
-  const std::string key = cat(info(consumer.op).name, ":", static_cast<int>(consumer.shape.rows),
-                              ":", slot, ":", weight_key(graph, weight));
+  const bool pooled = consumer.op == Op::linear && consumer.as<LinearAttrs>().pooled;
+  const Rows rows = pooled ? Rows::kTokens : consumer.shape.rows;
+  const std::string key = cat(info(consumer.op).name, ":", static_cast<int>(rows), ":", slot, ":",
+                              weight_key(graph, weight));
   const auto found = packed_.find(key);
   if (found != packed_.end()) return found->second;
   Packed packed = backend_.pack(graph, weight, consumer, slot);

@@ -83,6 +83,7 @@ class Sink {
       const bool is_row = contains(rows, slot) && !moves_[static_cast<size_t>(input)];
       input = is_row ? pooled(input) : moved(input);
     }
+    if (moves && node.op == Op::linear) std::get<LinearAttrs>(node.attrs).pooled = true;
     if (moves && node.op == Op::attention) {
       const bool first = old_[pool_].as<PoolAttrs>().mode == PoolMode::kCls;
       std::get<AttentionAttrs>(node.attrs).queries = first ? Queries::kFirst : Queries::kLast;

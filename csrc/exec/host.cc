@@ -87,8 +87,8 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
 
 DType weight_dtype(const Node& linear, DType dtype) noexcept {
   constexpr int64_t kLeastColumns = 16;
-  const bool counts = linear.shape.rows == Rows::kTokens && linear.shape.cols() >= kLeastColumns;
-  return counts ? dtype : DType::kF32;
+  const bool over_tokens = linear.shape.rows == Rows::kTokens || linear.as<LinearAttrs>().pooled;
+  return over_tokens && linear.shape.cols() >= kLeastColumns ? dtype : DType::kF32;
 }
 
 Packed as_bf16(const Graph& graph, NodeId weight) {

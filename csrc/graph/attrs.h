@@ -63,9 +63,13 @@ struct PositionsAttrs {
 
 struct LinearAttrs {
   Activation activation = Activation::kNone;
+  // A pooling was moved in front of it (compile/sink.cc): it computes what a linear over tokens
+  // computed, with the weights as that one holds them.
+  bool pooled = false;
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& field) {
     field("activation", self.activation);
+    field("pooled", self.pooled);
   }
 };
 

@@ -66,12 +66,14 @@ TEST(sink_pools_keeps_the_bits) {
   const Batch batch = model.batch({1, 7, 40, 2, 16, 33});
   for (const PoolMode mode : {PoolMode::kCls, PoolMode::kLastToken}) {
     for (const int threads : {1, 2}) {
-      const std::unique_ptr<Backend> backend = make_cpu_backend(threads);
-      const Graph graph = fold(with_pooling(model.graph(), {mode, true}), *backend);
-      PackedWeights weights(*backend);
-      const auto plain = make_plan(graph, {"pooled"}, *backend, weights, false);
-      const auto sunk = make_plan(graph, {"pooled"}, *backend, weights);
-      CHECK(run_plan(*backend, *plain, batch) == run_plan(*backend, *sunk, batch));
+      for (const DType dtype : {DType::kF32, DType::kBF16}) {
+        const std::unique_ptr<Backend> backend = make_cpu_backend(threads, dtype);
+        const Graph graph = fold(with_pooling(model.graph(), {mode, true}), *backend);
+        PackedWeights weights(*backend);
+        const auto plain = make_plan(graph, {"pooled"}, *backend, weights, false);
+        const auto sunk = make_plan(graph, {"pooled"}, *backend, weights);
+        CHECK(run_plan(*backend, *plain, batch) == run_plan(*backend, *sunk, batch));
+      }
     }
   }
 }
