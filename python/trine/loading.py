@@ -195,14 +195,16 @@ def build(
         files.config, path, task, modules=files.has_modules, known=models.ARCHITECTURES
     )
     limit = architecture.max_length(files.config)
+    token_types = architecture.token_types(files.config)
     sentence = files.sentence
     tokenizer = TokenizerFiles(
         files.encoder,
         files.config,
         max_seq_length=sentence.max_seq_length,
         most=limit,
+        usual=architecture.usual_length(files.config),
         lowercase=sentence.lowercase,
-        token_types=architecture.token_types,
+        token_types=token_types,
     )
     tokenizer.prefetch()
     embeds = architecture.task == "embed"
@@ -224,7 +226,7 @@ def build(
         architecture=name,
         task=architecture.task,
         limit=least(limit),
-        token_types=architecture.token_types,
+        token_types=token_types,
         padding_idx=architecture.padding_idx,
         sentence=sentence,
     )

@@ -48,6 +48,8 @@ class TokenizerFiles:
         ``model_max_length``.
     most : int or None
         Most tokens that the architecture can take.
+    usual : int or None
+        Where none of these is there: the length that the model was trained on.
     lowercase : bool
         Lower-case every text first (sentence_bert_config.json's ``do_lower_case``).
     token_types : bool
@@ -61,11 +63,12 @@ class TokenizerFiles:
         *,
         max_seq_length: int | None = None,
         most: int | None = None,
+        usual: int | None = None,
         lowercase: bool = False,
         token_types: bool = False,
     ) -> None:
         self._folder, self._config = folder, config
-        self._max_seq_length, self._most = max_seq_length, most
+        self._max_seq_length, self._most, self._usual = max_seq_length, most, usual
         self._lowercase, self._token_types = lowercase, token_types
         self._lock = threading.Lock()
         self._encoder: TextEncoder | None = None
@@ -128,9 +131,10 @@ class TokenizerFiles:
         side: Literal["left", "right"] = (
             "left" if settings.get("truncation_side") == "left" else "right"
         )
+        wanted = self._max_seq_length or settings.get("model_max_length")
         return TextEncoder(
             backend,
-            limit=least(self._max_seq_length or settings.get("model_max_length"), self._most),
+            limit=least(wanted, self._most) or self._usual,
             token_types=self._token_types,
             side=side,
             special=special,

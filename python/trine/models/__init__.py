@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trine import nn
 from trine._core import ModelError
-from trine.models import mpnet
+from trine.models import deberta_v2, mpnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +27,9 @@ class Architecture:
     task : which task class it is made for: ``embed``, ``fill``, ``classify``, ``tag``, ``ask`` or
         ``choose``.
     build : writes the graph and returns the last hidden state.
-    max_length : tokens of the longest sequence, from the configuration.
-    token_types : whether the model reads ``token_type_ids``.
+    max_length : tokens of the longest sequence, from the configuration; None where any goes.
+    usual_length : where any goes, what texts are cut to if the tokenizer doesn't say.
+    token_types : whether the model of a configuration reads ``token_type_ids``.
     padding_idx : the id that takes no position, in families that count positions over the others.
     """
 
@@ -36,8 +37,9 @@ class Architecture:
     family: str
     task: str
     build: Callable[[nn.Graph, str, dict[str, Any]], nn.Value]
-    max_length: Callable[[dict[str, Any]], int]
-    token_types: bool = False
+    max_length: Callable[[dict[str, Any]], int | None]
+    usual_length: Callable[[dict[str, Any]], int | None] = lambda _: None
+    token_types: Callable[[dict[str, Any]], bool] = lambda _: False
     padding_idx: int | None = None
 
 
@@ -46,6 +48,17 @@ ARCHITECTURES: dict[str, Architecture] = {
         name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX
     )
     for name, (task, _) in mpnet.HEADS.items()
+} | {
+    name: Architecture(
+        name,
+        "deberta-v2",
+        task,
+        deberta_v2.build,
+        deberta_v2.max_length,
+        deberta_v2.usual_length,
+        deberta_v2.token_types,
+    )
+    for name, (task, _) in deberta_v2.HEADS.items()
 }
 
 

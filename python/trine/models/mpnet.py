@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trine import nn
-from trine.models.config import num_labels, read, require, require_activation, require_shape
+from trine.models import heads
+from trine.models.config import read, require, require_activation, require_shape
 
 if TYPE_CHECKING:
     from trine.nn import Graph, Scope, Value
@@ -103,32 +104,19 @@ def pooler(x: Value, w: Scope) -> Value:
 
 
 @dataclass(frozen=True)
-class Body:
-    """What a head stands on: the graph, the last hidden state, the checkpoint, its encoder."""
+class MPNet(heads.Body):
+    """What a head of this family may need besides."""
 
-    g: Graph
-    x: Value
-    root: Scope
-    w: Scope
     c: Config
-    config: dict[str, Any]
-
-    def labelled(self, logits: Value) -> None:
-        """Output the logits of a classifier that has as many labels as the configuration says."""
-        count = num_labels(self.config)
-        require(
-            logits.cols == count, f"id2label has {count} labels, but the classifier {logits.cols}"
-        )
-        self.g.output("logits", logits)
 
 
-def base(b: Body) -> None:
+def base(b: MPNet) -> None:
     b.g.output("last_hidden_state", b.x)
     if b.w["pooler"]["dense"].has("weight"):
         b.g.output("pooler_output", pooler(b.x, b.w["pooler"]))
 
 
-def masked_lm(b: Body) -> None:
+def masked_lm(b: MPNet) -> None:
     head = b.root["lm_head"]
     h = nn.linear(b.x, head["dense"], activation="gelu")
     h = nn.layer_norm(h, head["layer_norm"], eps=b.c.layer_norm_eps)
@@ -142,24 +130,13 @@ def masked_lm(b: Body) -> None:
     b.g.output("logits", nn.linear(h, own, weight=table.weight("weight"), bias=bias.weight("bias")))
 
 
-def sequence_classification(b: Body) -> None:
+def sequence_classification(b: MPNet) -> None:
     head = b.root["classifier"]
     h = nn.linear(nn.pool(b.x, "cls"), head["dense"], activation="tanh")
     b.labelled(nn.linear(h, head["out_proj"]))
 
 
-def token_classification(b: Body) -> None:
-    b.labelled(nn.linear(b.x, b.root["classifier"]))
-
-
-def question_answering(b: Body) -> None:
-    logits = nn.linear(b.x, b.root["qa_outputs"])
-    require(logits.cols == 2, f"qa_outputs must have 2 outputs, start and end, not {logits.cols}")
-    b.g.output("start_logits", nn.columns(logits, 0, 1))
-    b.g.output("end_logits", nn.columns(logits, 1, 2))
-
-
-def multiple_choice(b: Body) -> None:
+def multiple_choice(b: MPNet) -> None:
     b.g.output("logits", nn.linear(pooler(b.x, b.w["pooler"]), b.root["classifier"]))
 
 
@@ -167,8 +144,8 @@ HEADS = {
     "MPNetModel": ("embed", base),
     "MPNetForMaskedLM": ("fill", masked_lm),
     "MPNetForSequenceClassification": ("classify", sequence_classification),
-    "MPNetForTokenClassification": ("tag", token_classification),
-    "MPNetForQuestionAnswering": ("ask", question_answering),
+    "MPNetForTokenClassification": ("tag", heads.token_classification),
+    "MPNetForQuestionAnswering": ("ask", heads.question_answering),
     "MPNetForMultipleChoice": ("choose", multiple_choice),
 }
 
@@ -180,7 +157,7 @@ def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
     prefixed = root["mpnet"]["embeddings"]["word_embeddings"].has("weight")
     w = root["mpnet"] if prefixed else root
     x = encoder(g, w, c)
-    HEADS[architecture][1](Body(g, x, root, w, c, config))
+    HEADS[architecture][1](MPNet(g, x, root, w, config, c))
     return x
 
 
