@@ -22,6 +22,14 @@ void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t ro
     std::memcpy(y + i * ldy, x + i * ldx, static_cast<size_t>(cols) * sizeof(float));
 }
 
+void spread(const float* x, int64_t ldx, Ragged batch, float* y, int64_t ldy,
+            int64_t cols) noexcept {
+  for (int32_t b = 0; b < batch.sequences; ++b) {
+    for (int64_t t = batch.offsets[b]; t < batch.offsets[b + 1]; ++t)
+      std::memcpy(y + t * ldy, x + b * ldx, static_cast<size_t>(cols) * sizeof(float));
+  }
+}
+
 void windows(const WindowsArgs& a) noexcept {
   const auto bytes = static_cast<size_t>(a.cols) * sizeof(float);
   for (int32_t b = 0; b < a.batch.sequences; ++b) {

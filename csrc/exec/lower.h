@@ -17,6 +17,8 @@ namespace trine {
 void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y) noexcept;
 void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows,
                   int64_t cols) noexcept;
+void spread(const float* x, int64_t ldx, Ragged batch, float* y, int64_t ldy,
+            int64_t cols) noexcept;
 void windows(const WindowsArgs&) noexcept;
 void conv_weight(const ConvWeightArgs&) noexcept;
 // Work of a node, counted from its shapes.
@@ -271,6 +273,13 @@ inline Step concat(const Graph& graph, const Node& node, std::span<const Operand
               });
 }
 
+inline Step spread(const Graph& graph, const Node& node, std::span<const Operand> in,
+                   const Operand& out) {
+  return step(graph, node, Unary{in[0], out}, [](const Unary& a, const RunContext& c) noexcept {
+    trine::spread(a.x.at<const float>(c), a.x.ld, c.batch, a.y.at<float>(c), a.y.ld, a.y.cols);
+  });
+}
+
 inline Step windows(const Graph& graph, const Node& node, std::span<const Operand> in,
                     const Operand& out) {
   struct Args : Unary {
@@ -348,6 +357,8 @@ Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand
       return concat(graph, node, in, out);
     case Op::relative_bias:
       return relative_bias<Kernels>(graph, node, in, out);
+    case Op::spread:
+      return spread(graph, node, in, out);
     case Op::windows:
       return windows(graph, node, in, out);
     case Op::conv_weight:

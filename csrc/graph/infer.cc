@@ -80,6 +80,7 @@ class Inference {
   void activation();
   void add();
   void pool();
+  void spread();
   void l2_normalize();
   void concat();
   void slice();
@@ -297,6 +298,13 @@ void Inference::pool() {
   arity(1, 1);
   if (rows_of(0).rows != Rows::kTokens) fail("pools rows of tokens, not ", to_string(in(0).shape));
   node_.shape = {Rows::kSequences, {in(0).shape.cols()}};
+}
+
+void Inference::spread() {
+  arity(1, 1);
+  if (rows_of(0).rows != Rows::kSequences)
+    fail("spreads rows of sequences, not ", to_string(in(0).shape));
+  node_.shape = {Rows::kTokens, {in(0).shape.cols()}};
 }
 
 void Inference::l2_normalize() {

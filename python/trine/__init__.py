@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from trine.tasks.base import Task
     from trine.tasks.chooser import Chooser
     from trine.tasks.classifier import Classifier
+    from trine.tasks.detector import Detector
     from trine.tasks.embedder import Embedder
     from trine.tasks.filler import Filler
     from trine.tasks.reader import Reader
@@ -35,6 +36,7 @@ _HOME = {
     "Task": "tasks.base",
     "Chooser": "tasks.chooser",
     "Classifier": "tasks.classifier",
+    "Detector": "tasks.detector",
     "Embedder": "tasks.embedder",
     "Filler": "tasks.filler",
     "Reader": "tasks.reader",
@@ -45,6 +47,7 @@ _HOME = {
 __all__ = [
     "Chooser",
     "Classifier",
+    "Detector",
     "DeviceError",
     "Embedder",
     "Error",

@@ -27,13 +27,15 @@ class Checkpoint:
     architecture : str
         The one that was built, such as ``"MPNetModel"``.
     task : str
-        What it does: embed, fill, classify, tag, ask or choose.
+        What it does: embed, fill, classify, tag, ask, choose or detect.
     limit : int or None
         Most tokens of a sequence that the architecture can take.
     token_types : bool
         Whether it reads segment ids.
     padding_idx : int or None
         The padding id by which the architecture counts positions, if it does.
+    absolute : bool
+        Whether positions are counted from the left of a padded row.
     sentence : SentenceConfig
         The sentence-transformers modules and settings.
     """
@@ -46,4 +48,5 @@ class Checkpoint:
     limit: int | None = None
     token_types: bool = False
     padding_idx: int | None = None
+    absolute: bool = False
     sentence: SentenceConfig = field(default_factory=SentenceConfig)

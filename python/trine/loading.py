@@ -31,6 +31,7 @@ _CLASSES = {
     "tag": ("tagger", "Tagger"),
     "ask": ("reader", "Reader"),
     "choose": ("chooser", "Chooser"),
+    "detect": ("detector", "Detector"),
 }
 
 # The names that transformers' pipelines have for tasks.
@@ -44,6 +45,7 @@ _ALIASES = {
     "ner": "tag",
     "question-answering": "ask",
     "multiple-choice": "choose",
+    "replaced-token-detection": "detect",
 }
 
 _READABLE = (
@@ -88,7 +90,7 @@ def load(
         or shards with an index), a weights file beside a ``config.json`` (``.safetensors``,
         ``.bin``, ``.pt``, ``.pth`` or an index), a Hugging Face Hub id (extra ``trine[hub]``), or
         ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
-    task : {"embed", "classify", "tag", "ask", "fill", "choose"} or None
+    task : {"embed", "classify", "tag", "ask", "fill", "choose", "detect"} or None
         What to load it as; the pipeline names of transformers will do, too. By default what
         ``modules.json`` and ``architectures`` say.
     device : {"auto", "cpu"}
@@ -106,7 +108,7 @@ def load(
 
     Returns
     -------
-    Embedder, Classifier, Tagger, Reader, Filler or Chooser
+    Embedder, Classifier, Tagger, Reader, Filler, Chooser or Detector
 
     Raises
     ------
@@ -195,7 +197,6 @@ def build(
         files.config, path, task, modules=files.has_modules, known=models.ARCHITECTURES
     )
     limit = architecture.max_length(files.config)
-    token_types = architecture.token_types(files.config)
     sentence = files.sentence
     tokenizer = TokenizerFiles(
         files.encoder,
@@ -204,7 +205,7 @@ def build(
         most=limit,
         usual=architecture.usual_length(files.config),
         lowercase=sentence.lowercase,
-        token_types=token_types,
+        token_types=architecture.token_types,
     )
     tokenizer.prefetch()
     embeds = architecture.task == "embed"
@@ -226,8 +227,9 @@ def build(
         architecture=name,
         task=architecture.task,
         limit=least(limit),
-        token_types=token_types,
+        token_types=architecture.token_types,
         padding_idx=architecture.padding_idx,
+        absolute=architecture.absolute(files.config),
         sentence=sentence,
     )
     return task_class(core, checkpoint, tokenizer)

@@ -213,6 +213,11 @@ def pool(x: Value, mode: str, *, include_prompt: bool = True) -> Value:
     return x.graph.add("pool", [x], mode=mode, include_prompt=include_prompt)
 
 
+def spread(x: Value) -> Value:
+    """Each sequence's row, for every token of it."""
+    return x.graph.add("spread", [x])
+
+
 def l2_normalize(x: Value, *, eps: float = 1e-12) -> Value:
     """Each row divided by its Euclidean length."""
     return x.graph.add("l2_normalize", [x], eps=eps)

@@ -18,7 +18,7 @@ import torch
 import transformers
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from transformers import MPNetConfig, PreTrainedModel
+from transformers import DebertaV2Config, MPNetConfig, PreTrainedConfig, PreTrainedModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 PAD = 1  # MPNet counts positions by this id, whatever the config's pad_token_id says
 OUTPUTS = ("last_hidden_state", "pooler_output", "logits", "start_logits", "end_logits")
+SHARP = re.compile(r"\.attn\.[qk]\.|\b(query|key)_proj\.")  # make the attention scores
 PER_TOKEN = ("last_hidden_state", "start_logits", "end_logits")
 
 
@@ -41,6 +42,30 @@ def mpnet_config(**changes: Any) -> MPNetConfig:
         "layer_norm_eps": 1e-5,
     }
     return MPNetConfig(**(fields | changes))
+
+
+def deberta_config(**changes: Any) -> DebertaV2Config:
+    """Return a tiny configuration of the kind that DeBERTa v3 has; `changes` override it."""
+    fields: dict[str, Any] = {
+        "vocab_size": 80,
+        "hidden_size": 36,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 28,
+        "max_position_embeddings": 48,
+        "relative_attention": True,
+        "position_buckets": 12,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    }
+    return DebertaV2Config(**(fields | changes))
+
+
+def make_config(head: str, **changes: Any) -> PreTrainedConfig:
+    """Return a tiny configuration for the class `head`."""
+    return (mpnet_config if head.startswith("MPNet") else deberta_config)(**changes)
 
 
 def randomise(model: PreTrainedModel, seed: int) -> None:
@@ -61,11 +86,11 @@ def randomise(model: PreTrainedModel, seed: int) -> None:
             elif "embeddings" in name:
                 parameter.copy_(0.7 * draw(parameter))
             else:  # keeps activations of order one, and attention scores of order two
-                gain = 1.5 if ".attn.q." in name or ".attn.k." in name else 1.0
-                parameter.copy_(gain / parameter.shape[1] ** 0.5 * draw(parameter))
+                gain = 1.5 if SHARP.search(name) else 1.0
+                parameter.copy_(gain / parameter[0].numel() ** 0.5 * draw(parameter))
 
 
-def make_model(head: str, config: MPNetConfig, seed: int) -> PreTrainedModel:
+def make_model(head: str, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     """Return a random model of class `head`, a name in transformers, with eager attention."""
     config._attn_implementation = "eager"
     model = getattr(transformers, head)(config).eval()
@@ -75,7 +100,7 @@ def make_model(head: str, config: MPNetConfig, seed: int) -> PreTrainedModel:
 
 def make_inputs(
     lengths: Sequence[int],
-    config: MPNetConfig,
+    config: PreTrainedConfig,
     seed: int,
     *,
     literal_pad: bool = True,
@@ -102,12 +127,17 @@ def make_inputs(
 
 
 def reference(
-    model: PreTrainedModel, ids: np.ndarray, mask: np.ndarray | None
+    model: PreTrainedModel,
+    ids: np.ndarray,
+    mask: np.ndarray | None,
+    types: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Return what transformers gives in float32, with zeros where the mask is zero."""
     arguments = {"input_ids": torch.from_numpy(ids)}
     if mask is not None:
         arguments["attention_mask"] = torch.from_numpy(mask)
+    if types is not None:
+        arguments["token_type_ids"] = torch.from_numpy(types)
     with torch.inference_mode():
         result = model(**arguments)
     outputs = {n: result[n].float().numpy().copy() for n in OUTPUTS if result.get(n) is not None}
@@ -171,8 +201,12 @@ TOKENIZER_CONFIG: dict[str, Any] = {
 
 def write_tokenizer_config(folder: Path, **changes: Any) -> None:
     """Write tokenizer_config.json for `make_tokenizer`'s tokenizer.json."""
-    settings = json.dumps(TOKENIZER_CONFIG | changes, indent=2)
-    (folder / "tokenizer_config.json").write_text(settings + "\n")
+    write_json(folder / "tokenizer_config.json", TOKENIZER_CONFIG | changes)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file as transformers' own are written."""
+    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def save(model: PreTrainedModel, folder: Path, **options: Any) -> Path:
@@ -183,9 +217,11 @@ def save(model: PreTrainedModel, folder: Path, **options: Any) -> Path:
     return folder
 
 
-def heads() -> list[str]:
-    """List every MPNet head that transformers has, so that a new one is noticed."""
-    from transformers.models.mpnet import modeling_mpnet
-
-    classes = {n for n, value in vars(modeling_mpnet).items() if inspect.isclass(value)}
-    return ["MPNetModel", *sorted(n for n in classes if n.startswith("MPNetFor"))]
+def heads(family: str = "MPNet") -> list[str]:
+    """List every head of a family that transformers has, so that a new one is noticed."""
+    if family == "MPNet":
+        from transformers.models.mpnet import modeling_mpnet as modeling
+    else:
+        from transformers.models.deberta_v2 import modeling_deberta_v2 as modeling
+    classes = {n for n, value in vars(modeling).items() if inspect.isclass(value)}
+    return [f"{family}Model", *sorted(n for n in classes if n.startswith(f"{family}For"))]

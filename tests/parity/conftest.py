@@ -60,7 +60,7 @@ def make(tmp_path: Path) -> Callable[..., Made]:
     def make_model(head: str, seed: int, *, tokenizer: bool = False, **config: Any) -> Made:
         if tokenizer:
             config = {"vocab_size": 300, "max_position_embeddings": 130} | config
-        model = tiny.make_model(head, tiny.mpnet_config(**config), seed)
+        model = tiny.make_model(head, tiny.make_config(head, **config), seed)
         folder = tiny.save(model, tmp_path / f"{head}-{seed}")
         if tokenizer:
             shutil.copy(BASE / "tokenizer.json", folder)

@@ -24,13 +24,14 @@ class Architecture:
     ----------
     name : transformers' class name.
     family : the ``model_type``.
-    task : which task class it is made for: ``embed``, ``fill``, ``classify``, ``tag``, ``ask`` or
-        ``choose``.
+    task : which task class it is made for: ``embed``, ``fill``, ``classify``, ``tag``, ``ask``,
+        ``choose`` or ``detect``.
     build : writes the graph and returns the last hidden state.
     max_length : tokens of the longest sequence, from the configuration; None where any goes.
-    usual_length : where any goes, what texts are cut to if the tokenizer doesn't say.
-    token_types : whether the model of a configuration reads ``token_type_ids``.
+    token_types : whether the model class takes ``token_type_ids``, be it to no effect.
     padding_idx : the id that takes no position, in families that count positions over the others.
+    absolute : whether positions are counted over all ids, so that padding on the left moves them.
+    usual_length : where any length goes, what texts are cut to if the tokenizer doesn't say.
     """
 
     name: str
@@ -38,9 +39,10 @@ class Architecture:
     task: str
     build: Callable[[nn.Graph, str, dict[str, Any]], nn.Value]
     max_length: Callable[[dict[str, Any]], int | None]
-    usual_length: Callable[[dict[str, Any]], int | None] = lambda _: None
-    token_types: Callable[[dict[str, Any]], bool] = lambda _: False
+    token_types: bool = False
     padding_idx: int | None = None
+    absolute: Callable[[dict[str, Any]], bool] = lambda _: False
+    usual_length: Callable[[dict[str, Any]], int | None] = lambda _: None
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -55,8 +57,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         task,
         deberta_v2.build,
         deberta_v2.max_length,
-        deberta_v2.usual_length,
-        deberta_v2.token_types,
+        token_types=True,
+        absolute=lambda config: deberta_v2.max_length(config) is not None,
+        usual_length=deberta_v2.usual_length,
     )
     for name, (task, _) in deberta_v2.HEADS.items()
 }

@@ -293,6 +293,16 @@ def enhanced_mask_decoder(b: Deberta) -> Value:
     return x
 
 
+def replaced_token_detection(b: Deberta) -> None:
+    """One logit for each token, as the original's replaced_token_detection_model.py has it."""
+    head = b.root["mask_predictions"]
+    h = nn.layer_norm(
+        nn.spread(nn.pool(b.x, "cls")) + b.x, head["LayerNorm"], eps=b.c.layer_norm_eps
+    )
+    h = nn.linear(h, head["dense"], activation=b.c.hidden_act)
+    b.g.output("logits", nn.linear(h, head["classifier"]))
+
+
 HEADS = {
     "DebertaV2Model": ("embed", base),
     "DebertaV2ForMaskedLM": ("fill", masked_lm),
@@ -300,6 +310,7 @@ HEADS = {
     "DebertaV2ForTokenClassification": ("tag", heads.token_classification),
     "DebertaV2ForQuestionAnswering": ("ask", heads.question_answering),
     "DebertaV2ForMultipleChoice": ("choose", multiple_choice),
+    "ReplacedTokenDetectionModel": ("detect", replaced_token_detection),
 }
 
 
@@ -325,8 +336,3 @@ def max_length(config: dict[str, Any]) -> int | None:
 def usual_length(config: dict[str, Any]) -> int:
     """Tokens of the longest sequence that was trained on."""
     return read(Config, config).max_position_embeddings
-
-
-def token_types(config: dict[str, Any]) -> bool:
-    """Whether token types change the result."""
-    return read(Config, config).type_vocab_size > 0

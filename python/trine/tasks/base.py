@@ -180,6 +180,11 @@ class Task(ABC):
                 f"row {padded.left} is padded on the left: in transformers {pooled[0]} is then "
                 "made from a padding token. Pad on the right, or leave that output out"
             )
+        if self._checkpoint.absolute and padded.left is not None:
+            raise InputError(
+                f"row {padded.left} is padded on the left: in transformers that moves the "
+                "positions of its tokens. Pad on the right"
+            )
         results = {}
         for name, flat in self._collect(padded.tokens, names).items():
             spread = padded.per_token if kinds[name][0] == "tokens" else padded.per_sequence

@@ -118,11 +118,15 @@ class Tagger(Task):
             for text, group in zip(part, encodings, strict=True):
                 entities: list[Entity] = []
                 for encoding in group:
-                    pieces = list(self._pieces(encoding, softmax(next(logits)[0]), text))
+                    pieces = list(self._pieces(encoding, self._scores(next(logits)[0]), text))
                     found = self._group(pieces, aggregation, text)
                     entities += [e for e in found if e["label"] not in ignore_labels]
                 results.append(_merge_windows(entities) if len(group) > 1 else entities)
         return results[0] if single else results
+
+    def _scores(self, logits: Float32) -> Float32:
+        """Return a score for each token and label."""
+        return softmax(logits)
 
     def _cut(self, text: object, index: int, stride: int) -> list[Encoding]:
         if not isinstance(text, str):

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Texts to the tokens that don't belong there: replaced-token detection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from trine.numerics import sigmoid
+from trine.tasks.tagger import Tagger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trine.tasks.tagger import Aggregation, Float32
+
+
+class Detector(Tagger):
+    """Finds the tokens of texts that were put in place of others."""
+
+    _squeezed: ClassVar = frozenset({"logits"})
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels: a logit above zero says ``replaced``."""
+        return ["original", "replaced"]
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+        aggregation: Aggregation = "simple",
+        ignore_labels: Sequence[str] = ("original",),
+        stride: int = 64,
+    ) -> Any:
+        """Find the replaced tokens of texts; everything is as in `Tagger.predict`."""
+        return super().predict(
+            inputs,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            aggregation=aggregation,
+            ignore_labels=ignore_labels,
+            stride=stride,
+        )
+
+    def _scores(self, logits: Float32) -> Float32:
+        replaced = sigmoid(logits[:, 0])
+        return np.stack([1 - replaced, replaced], axis=-1)
