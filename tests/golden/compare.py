@@ -23,6 +23,13 @@ def mpnet_reference() -> np.ndarray:
     return np.ascontiguousarray(planes.transpose(1, 2, 0)).view("<f4")[..., 0]
 
 
+def read_case(folder: Path) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """Return `forward`'s arguments and the reference's outputs of a golden checkpoint."""
+    arrays = dict(np.load(folder / "expected.npz"))
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return [arrays.pop(n).astype(np.int64) for n in names if n in arrays], arrays
+
+
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
     """Return max|got - expected| / max|expected|; infinite for another shape, NaN or infinity."""
     if got.shape != expected.shape or not np.isfinite(got).all():

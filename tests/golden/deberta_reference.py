@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 
 if TYPE_CHECKING:
-    from transformers import DebertaV2Config
+    from transformers import DebertaV2Config, PreTrainedModel
 
 Tensors = dict[str, torch.Tensor]
 
@@ -50,8 +50,7 @@ class Reference:
         span = buckets = getattr(c, "position_buckets", -1)
         if buckets > 0:
             half, far = buckets // 2, np.abs(distance)
-            with np.errstate(divide="ignore"):
-                steps = np.log(far.astype(np.float32) / np.float32(half))
+            steps = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(half))
             steps = np.ceil(steps / np.log(np.float32((most - 1) / half)) * np.float32(half - 1))
             distance = np.where(far <= half, distance, np.sign(distance) * (half + steps))
         else:
@@ -138,3 +137,27 @@ def padded(run: object, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
             whole[kept] = got
             rows.append(whole)
     return np.stack(rows)
+
+
+def extend(model: PreTrainedModel, task: str) -> Tensors:
+    """The tensors of a DebertaV2ForMaskedLM with those that the original has besides."""
+    generator = torch.Generator().manual_seed(5)
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    width = model.config.hidden_size
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator)
+
+    if task == "fill":
+        rows = model.config.max_position_embeddings
+        tensors["deberta.embeddings.position_embeddings.weight"] = 0.7 * draw(rows, width)
+        return tensors
+    head = "mask_predictions"
+    return tensors | {
+        f"{head}.dense.weight": draw(width, width) / width**0.5,
+        f"{head}.dense.bias": 0.3 * draw(width),
+        f"{head}.LayerNorm.weight": 1 + 0.3 * draw(width),
+        f"{head}.LayerNorm.bias": 0.3 * draw(width),
+        f"{head}.classifier.weight": draw(1, width) / width**0.5,
+        f"{head}.classifier.bias": draw(1),
+    }

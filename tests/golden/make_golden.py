@@ -3,8 +3,8 @@
 
     python make_golden.py [--mpnet FOLDER] [PART ...]
 
-PART is heads, sentence or mpnet; all of them by default. `--mpnet` names a folder with the real
-all-mpnet-base-v2, which the part `mpnet` needs. See README.md.
+PART is heads, deberta, sentence or mpnet; all of them by default. `--mpnet` names a folder with the
+real all-mpnet-base-v2, which the part `mpnet` needs. See README.md.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import deberta_reference
 import numpy as np
 import stacks
 import tiny
 import torch
 import transformers
+from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 HERE = Path(__file__).resolve().parent
@@ -30,7 +32,7 @@ HERE = Path(__file__).resolve().parent
 
 @dataclass(frozen=True)
 class Case:
-    """One tiny checkpoint with its inputs: what tests/models/test_mpnet_golden.py compares with."""
+    """One tiny checkpoint with its inputs: what tests/models/test_*_golden.py compare with."""
 
     head: str
     config: dict[str, Any] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Case:
     choices: int = 0  # multiple choice: rows are grouped by this many
     dtype: torch.dtype = torch.float32  # of the stored weights; the reference runs in float32
     save: str = "safetensors"  # or "sharded"
+    original: str = ""  # a file as the original writes it: what deberta_reference.py computes
 
 
 def labels(*names: str) -> dict[str, Any]:
@@ -108,6 +111,71 @@ CASES: dict[str, Case] = {
     ),
 }
 
+V2 = {"conv_kernel_size": 3, "conv_act": "gelu"}  # v2-xlarge and v2-xxlarge
+V1 = {"share_att_key": False, "norm_rel_ebd": "none", "position_buckets": -1}  # older fine-tunes
+FILL = {"max_position_embeddings": 64, "legacy": False, "vocab_size": 61}
+
+DEBERTA: dict[str, Case] = {
+    "model": Case(
+        "DebertaV2Model",
+        {"position_buckets": 32, "pos_att_type": "p2c|c2p"},
+        lengths=(1, 600, 2, 19),
+        left=(3,),
+        dtype=torch.float16,
+    ),
+    "model-v2": Case("DebertaV2Model", V2, lengths=(130, 1, 2, 17), dtype=torch.bfloat16),
+    "model-grouped": Case(
+        "DebertaV2Model", {"conv_kernel_size": 5, "conv_groups": 6}, dtype=torch.float16
+    ),
+    "model-c2p": Case(
+        "DebertaV2Model",
+        {**V1, "pos_att_type": ["c2p"], "max_relative_positions": 20},
+        dtype=torch.bfloat16,
+    ),
+    "model-p2c": Case("DebertaV2Model", {**V1, "pos_att_type": "p2c"}, dtype=torch.float16),
+    "model-absolute": Case(
+        "DebertaV2Model",
+        {"position_biased_input": True, "type_vocab_size": 2, "embedding_size": 20}
+        | {"relative_attention": False, "pos_att_type": None},
+        dtype=torch.bfloat16,
+    ),
+    "masked-lm": Case("DebertaV2ForMaskedLM", {"embedding_size": 24}, dtype=torch.float16),
+    "masked-lm-new": Case("DebertaV2ForMaskedLM", FILL, dtype=torch.bfloat16),
+    "masked-lm-original": Case(
+        "DebertaV2ForMaskedLM", FILL | V2, (1, 64, 13), dtype=torch.float16, original="fill"
+    ),
+    "detect-original": Case(
+        "DebertaV2ForMaskedLM", FILL, (1, 90, 13), dtype=torch.float16, original="detect"
+    ),
+    "classify": Case(
+        "DebertaV2ForSequenceClassification",
+        labels("entailment", "neutral", "contradiction"),
+        dtype=torch.float16,
+    ),
+    "classify-multi": Case(
+        "DebertaV2ForSequenceClassification",
+        {"pooler_hidden_act": "tanh", "hidden_act": "gelu_new"}
+        | labels("toxic", "spam", "praise")
+        | {"problem_type": "multi_label_classification"},
+        dtype=torch.bfloat16,
+        save="sharded",
+    ),
+    "rank": Case("DebertaV2ForSequenceClassification", labels("relevant") | {"type_vocab_size": 2}),
+    "tag": Case(
+        "DebertaV2ForTokenClassification",
+        labels("O", "B-PER", "I-PER", "B-LOC", "I-LOC"),
+        left=(2,),
+        dtype=torch.float16,
+    ),
+    "question": Case("DebertaV2ForQuestionAnswering", lengths=(90, 3, 1, 33), dtype=torch.bfloat16),
+    "choose": Case(
+        "DebertaV2ForMultipleChoice",
+        lengths=(9, 1, 4, 22, 30, 7),
+        choices=3,
+        dtype=torch.float16,
+    ),
+}
+
 
 def save_checkpoint(case: Case, model: transformers.PreTrainedModel, folder: Path) -> None:
     """Write the folder as transformers does."""
@@ -118,11 +186,21 @@ def save_checkpoint(case: Case, model: transformers.PreTrainedModel, folder: Pat
 
 
 def make_heads() -> None:
-    """Make tiny random checkpoints of every head, with transformers' outputs."""
-    shutil.rmtree(HERE / "heads", ignore_errors=True)
-    for seed, (name, case) in enumerate(CASES.items()):
-        folder = HERE / "heads" / name
-        config = tiny.mpnet_config(**case.config)
+    """Make tiny random checkpoints of every head of MPNet, with transformers' outputs."""
+    make_cases("heads", CASES)
+
+
+def make_deberta() -> None:
+    """Make those of DeBERTa, with the outputs of the original where transformers has none."""
+    make_cases("deberta", DEBERTA)
+
+
+def make_cases(family: str, cases: dict[str, Case]) -> None:
+    """Write each case's folder with its inputs and outputs."""
+    shutil.rmtree(HERE / family, ignore_errors=True)
+    for seed, (name, case) in enumerate(cases.items()):
+        folder = HERE / family / name
+        config = tiny.make_config(case.head, **case.config)
         save_checkpoint(case, tiny.make_model(case.head, config, seed), folder)
         # The reference is what transformers makes of the stored weights, not of those in memory.
         model = getattr(transformers, case.head).from_pretrained(
@@ -131,10 +209,37 @@ def make_heads() -> None:
         ids, mask = tiny.make_inputs(case.lengths, config, seed, left=case.left)
         if case.choices:
             ids, mask = (x.reshape(-1, case.choices, x.shape[-1]) for x in (ids, mask))
-        expected = tiny.reference(model.eval(), ids, mask)
         arrays = {"input_ids": ids.astype(np.int16), "attention_mask": mask.astype(np.int8)}
+        types = None
+        if kinds := getattr(config, "type_vocab_size", 0):
+            types = np.random.RandomState(seed).randint(0, kinds, ids.shape) * mask
+            arrays["token_type_ids"] = types.astype(np.int8)
+        if case.original:
+            expected = original(case, model, folder, ids, mask)
+        else:
+            expected = tiny.reference(model.eval(), ids, mask, types)
         np.savez_compressed(folder / "expected.npz", **arrays, **expected)
         print(name, {k: v.shape for k, v in expected.items()})
+
+
+def original(
+    case: Case,
+    model: transformers.PreTrainedModel,
+    folder: Path,
+    ids: np.ndarray,
+    mask: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Make the folder one of the original's kind; returns the outputs of the reference."""
+    tensors = deberta_reference.extend(model, case.original)
+    save_file({name: x.to(case.dtype) for name, x in tensors.items()}, folder / "model.safetensors")
+    fields = json.loads((folder / "config.json").read_text())
+    tiny.write_json(
+        folder / "config.json",
+        {k: v for k, v in fields.items() if k not in ("legacy", "architectures")},
+    )
+    stored = {name: x.to(case.dtype).float() for name, x in tensors.items()}
+    run = getattr(deberta_reference.Reference(stored, model.config), case.original)
+    return {"logits": deberta_reference.padded(run, ids, mask)}
 
 
 def make_sentence() -> None:
@@ -176,12 +281,14 @@ def main() -> None:
     parser.add_argument("--mpnet", type=Path, help="folder of the real all-mpnet-base-v2")
     parser.add_argument("parts", nargs="*", metavar="PART")
     arguments = parser.parse_args()
-    parts = arguments.parts or ["heads", "sentence", "mpnet"]
+    parts = arguments.parts or ["heads", "deberta", "sentence", "mpnet"]
     if "mpnet" in parts and arguments.mpnet is None:
         parser.error("the part 'mpnet' needs --mpnet FOLDER")
     torch.set_grad_enabled(False)
     if "heads" in parts:
         make_heads()
+    if "deberta" in parts:
+        make_deberta()
     if "sentence" in parts:
         make_sentence()
     if "mpnet" in parts:

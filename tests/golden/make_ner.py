@@ -25,7 +25,7 @@ from torch.nn import functional
 FOLDER = Path(__file__).resolve().parent / "examples" / "ner"
 LABELS = ["O"] + [f"{tag}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for tag in "BI"]
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-STEPS, BATCH, PIECES = 1200, 40, 1100
+STEPS, BATCH, PIECES = 1400, 40, 1100
 
 
 def words_of(text: str) -> list[str]:
@@ -36,12 +36,19 @@ def words_of(text: str) -> list[str]:
 GIVEN = words_of(
     """Anna Ben Clara David Elif Farid Grace Hugo Ines Jan Karim Lucía Marie Noah Olga Pedro Rosa
 Samir Tomás Uma Viktor Wei Yusuf Zoë José François Jürgen Åsa Łukasz Nuno Siobhán Thi Amara Chidi
-Kofi Mei Ravi Priya Hiro Yuki Ivan Elena Peter Paul Sarah Laura John Mary Robert Alice"""
+Kofi Mei Ravi Priya Hiro Yuki Ivan Elena Peter Paul Sarah Laura John Mary Robert Alice
+Emma Liam Mia Lukas Sofia Mateo Giulia Luca Ingrid Lars Astrid Nils Katarzyna Piotr Dmitri Natasha
+Ayşe Mehmet Fatima Omar Leila Hassan Aisha Kwame Ngozi Sanjay Deepa Kenji Akira Min Jun Carlos
+Diego Camila Beatriz João Inês Pierre Camille Louis Hannah Tobias Greta Werner Björn Sigrid"""
 )
 FAMILY = words_of(
     """Smith Jones García Müller Rossi Dubois Novák Kowalski Andersen Jansen Silva Costa Ivanov
 Petrov Tanaka Suzuki Chen Wang Nguyen Khan Singh Patel Okafor Mensah Haddad Cohen Levy Brown Taylor
-Núñez Lefèvre Strauß Sørensen Björk Öztürk Dvořák Horváth Popescu"""
+Núñez Lefèvre Strauß Sørensen Björk Öztürk Dvořák Horváth Popescu
+Williams Johnson Miller Davis Wilson Anderson Thomas Moore Martin Lee Clark Lewis Walker Hall Allen
+Young Wright Scott Green Baker Adams Nelson Carter Mitchell Roberts Turner Phillips Campbell Parker
+Schmidt Fischer Weber Wagner Becker Hoffmann Bianchi Ferrari Esposito Moreau Laurent Fournier Girard
+González Rodríguez Fernández López Martínez Sánchez Pérez Gómez Santos Oliveira Pereira Yamamoto"""
 )
 CITIES = words_of(
     """Paris Rome Madrid Vienna Cairo London Berlin Tokyo Delhi Lagos Lima Quito Kyiv Oslo Malmö
@@ -53,7 +60,10 @@ CITIES += ["New York", "Los Angeles", "Buenos Aires", "Hong Kong", "San José", 
 CITIES += ["New Zealand", "South Korea", "Costa Rica", "the United States", "the Netherlands"]
 PEOPLES = words_of(
     """French Spanish Italian German Japanese Indian Brazilian Canadian Norwegian Polish Turkish
-Egyptian Peruvian Kenyan English Dutch Greek Chinese Korean European African Swedish"""
+Egyptian Peruvian Kenyan English Dutch Greek Chinese Korean European African Swedish
+Portuguese Danish Finnish Russian Mexican American Australian Irish Scottish Welsh Czech Hungarian
+Romanian Bulgarian Serbian Croatian Israeli Iranian Iraqi Nigerian Ghanaian Moroccan Thai
+Vietnamese Argentine Chilean Cuban Icelandic Swiss Austrian Belgian"""
 )
 FIELDS = words_of("Steel Motors Energy Media Air Water Data Paper Foods Bank Insurance Software")
 ENDS = [*words_of("Inc. Ltd Group Labs Corporation Holdings Partners Systems"), "& Sons"]
@@ -71,8 +81,32 @@ CODAS = ["", "", "", "l", "n", "r", "s", "t", "m", "k", "nd", "rt", "ns", "ß"]
 PLACE_ENDS = ["burg", "ville", "ton", "stad", "grad", "land", "ia", "mouth", "ford", "ik", "pur"]
 
 
+ROOTS = words_of(
+    """Wood Stone Black White Green Good Hill King Hop Gold Love Bell Bar Car Har Mil Wil Ford West
+Nor Sand Blum Stein Fern Mont Castel Bern Rich Hend Ander Ols Peter Wat Rob Ham Land Whit Turn"""
+)
+ENDINGS = words_of(
+    """son sen man berg stein ton ley ez ov ova ini elli sky ski ić eau ard ell escu ace er per ing
+wood well opoulos sson nen ko enko yan idze"""
+)
+WORDS = words_of(
+    """nurse sister brother house street river market window story letter winter summer morning idea
+question answer plan price road school bridge garden kitchen teacher student worker farmer pilot cat
+dog mat tree machine number colour music dinner news weather family friend nobody everybody somebody
+founded bought sold cared rained snowed walked talked asked answered changed began ended slowly"""
+)
+
+
+def common(r: random.Random) -> str:
+    """Return a word that is no name."""
+    return r.choice(WORDS) if r.random() < 0.5 else made(r, 1, 3).lower()
+
+
 def made(r: random.Random, least: int = 1, most: int = 3) -> str:
     """Return a name that nobody has."""
+    if r.random() < 0.3:
+        name = r.choice(ROOTS) + r.choice([*ENDINGS, *(root.lower() for root in ROOTS)])
+        return name if r.random() < 0.6 else name + r.choice(ENDINGS)
     parts = [r.choice(ONSETS) + r.choice(VOWELS) + r.choice(CODAS)]
     parts += [
         r.choice(ONSETS) + r.choice(VOWELS) + r.choice(CODAS)
@@ -130,6 +164,8 @@ def organisation(r: random.Random) -> str:
         f"{name} United",
         f"Ministry of {r.choice(THINGS).capitalize()}",
         "".join(r.choice("ABCDEFGHIKLMNOPRSTUVW") for _ in range(r.randint(3, 4))),
+        name,
+        name,
         r.choice(["Siemens", "Toyota", "Airbus", "UNESCO", "Nokia", "Reuters", "NASA", "Samsung"]),
     ]
     return r.choice(patterns).replace("of the ", "of ").replace("the ", "")
@@ -199,6 +235,25 @@ The mayor of {L}, {P}, opened the {M}.
 On {day}, {P} called {P} from {L}.
 In {year}, {O} moved its offices to {L}.
 Last year {O} made {goods} worth {number} million dollars.
+The {w} in {L} was {w}, said {P}.
+My {w} works as a {w} in {L}.
+The {w} {w} on the {w} and {w} {w}.
+The {w} was {w}, {P} {w}.
+Who {w} {O}?
+Who {w} {P}?
+Why did the {w} {w}?
+{P} {w} the {w} of {L}.
+{P} {w} in {L}.
+{P} {w} for {O}.
+{O} {w} {number} {w} in {L}.
+{O} {w} the {w} of {O}.
+In {L} the {w} {w}.
+A {w} of {P} {w} the {w}.
+This {w} is {w} and the {w} is {w}.
+Her {w}, his {w} and their {w} {w} in {month}.
+Some {w} {w}; others {w} at the {w}.
+The {N} {w} {P} {w} the {M}.
+The {N} {w} {w} in {L}.
 The weather was cold and the meeting was long.
 The {job} bought {goods} on {day}.
 She reads the report and he writes the letter in {month}.
@@ -229,7 +284,7 @@ def fill(r: random.Random, slot: str) -> str:
         "O": organisation,
         "M": other,
         "N": lambda r: r.choice(PEOPLES),
-        "job": lambda r: r.choice(JOBS),
+        "job": lambda r: r.choice(JOBS) if r.random() < 0.6 else common(r),
         "role": lambda r: r.choice(ROLES),
         "thing": lambda r: r.choice(THINGS),
         "goods": lambda r: r.choice(GOODS),
@@ -238,6 +293,7 @@ def fill(r: random.Random, slot: str) -> str:
         "year": lambda r: str(r.randint(1850, 2030)),
         "number": lambda r: str(r.randint(0, 900)),
         "date": lambda r: f"{r.randint(1, 28)} {r.choice(MONTHS)} {r.randint(1850, 2020)}",
+        "w": common,
         "speech": lambda r: r.choice(SPEECH),
     }
     return words[slot](r)
@@ -285,7 +341,10 @@ def make_tokenizer(texts: list[str]) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [space, normalizers.NFC(), normalizers.Strip(left=False, right=True)]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    # Words first, so that offsets leave out the spaces.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+    )
     tokenizer.decoder = decoders.Metaspace()
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(t, normalized=False, special=True) for t in SPECIAL])

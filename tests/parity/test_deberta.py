@@ -16,7 +16,7 @@ import pytest
 import tiny
 import torch
 from compare import assert_outputs, relative_error
-from deberta_reference import Reference, padded
+from deberta_reference import Reference, extend, padded
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -318,23 +318,7 @@ def original(make: Make, *, detector: bool = False, **changes: Any) -> tuple[Ref
     """A folder as the original's files are: no architectures, no ``legacy``, more tensors."""
     fields = {"max_position_embeddings": 64, "legacy": False} | changes
     model, folder = make("DebertaV2ForMaskedLM", 23, **fields)
-    generator = torch.Generator().manual_seed(5)
-    tensors = load_file(folder / "model.safetensors")
-    hidden = model.config.hidden_size
-
-    def draw(name: str, *shape: int) -> None:
-        scale = 0.5 if len(shape) == 1 else 1 / shape[-1] ** 0.5
-        tensors[name] = scale * torch.randn(shape, generator=generator)
-
-    if detector:
-        for part in ("dense", "LayerNorm", "classifier"):
-            draw(f"mask_predictions.{part}.bias", 1 if part == "classifier" else hidden)
-        draw("mask_predictions.dense.weight", hidden, hidden)
-        draw("mask_predictions.classifier.weight", 1, hidden)
-        draw("mask_predictions.LayerNorm.weight", hidden)
-    else:
-        draw("deberta.embeddings.position_embeddings.weight", 64, hidden)
-        tensors["deberta.embeddings.position_embeddings.weight"] *= 3
+    tensors = extend(model, "detect" if detector else "fill")
     save_file(tensors, folder / "model.safetensors")
     config = json.loads((folder / "config.json").read_text())
     del config["legacy"], config["architectures"]
