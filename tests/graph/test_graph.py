@@ -124,3 +124,18 @@ def test_unknown_isa(
 def test_ops_are_documented() -> None:
     for name, _, meaning in _core.ops():
         assert meaning, name
+
+
+def test_spread(store: _core.WeightStore) -> None:
+    g = nn.Graph(store)
+    x = nn.embedding((g.input("input_ids"), g.weight("embeddings.word_embeddings.weight")))
+    first = nn.pool(x, "cls")
+    g.output("x", x)
+    g.output("y", nn.spread(first))
+    ids, offsets = np.array([4, 5, 6, 7, 8], np.int32), np.array([0, 2, 5], np.int32)
+    got = g.compile(threads=1).run(ids, offsets, outputs=["x", "y"])
+    np.testing.assert_array_equal(got["y"], got["x"][[0, 0, 2, 2, 2]])
+    for node in _core.compare(g.core, ids, offsets, ["y"], 1):
+        assert node["max_abs_difference"] == 0, node
+    with pytest.raises(ModelError, match=r"spread \(node .*: spreads rows of sequences, not"):
+        nn.spread(x)

@@ -56,6 +56,19 @@ def test_stack(make: Make, tmp_path: Path, name: str) -> None:
     compare(folder, SAMPLE, **STACKS[name].encode)
 
 
+@pytest.mark.parametrize(
+    "name", ["all-modes", "normalize", "plain", "prompt-excluded", "tokenizer-limit"]
+)
+@pytest.mark.parametrize("cut", [128, None])
+def test_stack_on_deberta(make: Make, tmp_path: Path, name: str, cut: int | None) -> None:
+    """Without a limit of the tokenizer's, max_position_embeddings is where texts are cut."""
+    _, base = make("DebertaV2Model", 52, tokenizer=True, hidden_size=HIDDEN, num_attention_heads=4)
+    if cut is None:
+        tiny.write_tokenizer_config(base, model_max_length=int(1e30))
+    folder = write_stack(STACKS[name], tmp_path / "stack", base=base, seed=9)
+    compare(folder, SAMPLE, **STACKS[name].encode)
+
+
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
 def test_precision(tmp_path: Path, precision: str) -> None:
     folder = write_stack(STACKS["mean"], tmp_path / "stack")

@@ -127,6 +127,7 @@ class FakeCore:
         "classify": {"logits": "sequences"},
         "choose": {"logits": "sequences"},
         "tag": {"logits": "tokens"},
+        "detect": {"logits": "tokens"},
         "fill": {"logits": "tokens"},
         "ask": {"start_logits": "tokens", "end_logits": "tokens"},
     }
@@ -214,6 +215,7 @@ def make(
         "Reader": "ask",
         "Filler": "fill",
         "Chooser": "choose",
+        "Detector": "detect",
     }[kind.__name__]
     settings = {"model_type": "mpnet", "vocab_size": len(VOCAB)} | (config or {})
     sentence = sentence or SentenceConfig()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fakes import MASK, VOCAB, make
 
-from trine import Chooser, Classifier, Filler, InputError, ModelError, Reader, Tagger
+from trine import Chooser, Classifier, Detector, Filler, InputError, ModelError, Reader, Tagger
 from trine.numerics import sigmoid, softmax
 
 if TYPE_CHECKING:
@@ -375,6 +375,27 @@ def test_filler_refuses(folder: Path) -> None:
         model.predict("walk " * 60 + "<mask>")
     with pytest.raises(InputError, match="top_k is 0"):
         model.predict("<mask>", top_k=0)
+
+
+# Detector --------------------------------------------------------------------------------------
+
+
+def test_detector_finds_replaced_tokens(folder: Path) -> None:
+    model = make(Detector, folder, columns=1)
+    assert model.labels == ["original", "replaced"]
+    text = "Ada lives in paris."
+    encoding = model.tokenizer.encode(text)
+    scores = sigmoid(logits(model, text)[:, 0])
+    rows = zip(encoding.offsets, encoding.special_tokens_mask, scores, strict=True)
+    wanted = [(*offsets, score) for offsets, special, score in rows if not special]
+    every = model.predict(text, aggregation="none", ignore_labels=())
+    assert [(x["start"], x["end"]) for x in every] == [x[:2] for x in wanted]
+    for found, (_, _, score) in zip(every, wanted, strict=True):
+        assert found["label"] == ("replaced" if score > 0.5 else "original")
+        assert found["score"] == pytest.approx(max(score, 1 - score), rel=1e-6)
+    assert {x["label"] for x in model.predict(text)} <= {"replaced"}
+    ids = [encoding.ids, encoding.ids[::-1]]
+    assert model.forward(ids)["logits"].shape == (2, len(encoding.ids))
 
 
 # Chooser ---------------------------------------------------------------------------------------
