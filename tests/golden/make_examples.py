@@ -192,12 +192,12 @@ def texts_in(value: Any) -> list[str]:
 
 def main() -> None:
     """Train each model and write its folder."""
-    shutil.rmtree(FOLDER, ignore_errors=True)
     for name, head, draw, loss_of, labels in EXAMPLES:
         r = random.Random(name)
         torch.manual_seed(0)
         tokenizer = tiny.make_tokenizer(texts_in([draw(r)[0] for _ in range(2000)]), 400)
         folder = FOLDER / name
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
         tiny.write_tokenizer_config(folder)

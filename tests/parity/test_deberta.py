@@ -239,17 +239,19 @@ def test_stored_in_another_type(
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("prefixed", [False, True])
-def test_names_of_old_files(make: Make, head: str, prefixed: bool) -> None:
+@pytest.mark.parametrize("prefixed", ["no", "encoder", "head too"])
+def test_names_of_old_files(make: Make, head: str, prefixed: str) -> None:
     """``gamma`` and ``beta``, with and without "deberta.", beside tensors of other heads."""
     model, folder = make(head, 21)
     state = load_file(folder / "model.safetensors")
-    prefix = "deberta." if prefixed else ""
+    prefix = "" if prefixed == "no" else "deberta."
     old = {}
     for name, value in state.items():
         bare = name.removeprefix("deberta.")
         kept = bare if bare != name or head == "DebertaV2Model" else None
         new = name if kept is None else prefix + kept
+        if prefixed == "head too" and name.startswith(("classifier", "pooler", "qa_outputs")):
+            new = prefix + name
         new = new.replace("LayerNorm.weight", "LayerNorm.gamma")
         old[new.replace("LayerNorm.bias", "LayerNorm.beta")] = value
     old["mask_predictions.dense.weight"] = torch.ones(36, 36)

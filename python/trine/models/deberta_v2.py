@@ -229,15 +229,15 @@ def pooler(b: Deberta) -> Value:
     width = b.c.pooler_hidden_size or b.c.hidden_size
     require(width == b.c.hidden_size, "pooler_hidden_size must be hidden_size")
     first = nn.pool(b.x, "cls")
-    return nn.linear(first, b.root["pooler"]["dense"], activation=b.c.pooler_hidden_act)
+    return nn.linear(first, b.module("pooler")["dense"], activation=b.c.pooler_hidden_act)
 
 
 def sequence_classification(b: Deberta) -> None:
-    b.labelled(nn.linear(pooler(b), b.root["classifier"]))
+    b.labelled(nn.linear(pooler(b), b.module("classifier")))
 
 
 def multiple_choice(b: Deberta) -> None:
-    b.g.output("logits", nn.linear(pooler(b), b.root["classifier"]))
+    b.g.output("logits", nn.linear(pooler(b), b.module("classifier")))
 
 
 def masked_lm(b: Deberta) -> None:
@@ -295,7 +295,7 @@ def enhanced_mask_decoder(b: Deberta) -> Value:
 
 def replaced_token_detection(b: Deberta) -> None:
     """One logit for each token, as the original's replaced_token_detection_model.py has it."""
-    head = b.root["mask_predictions"]
+    head = b.module("mask_predictions")
     h = nn.layer_norm(
         nn.spread(nn.pool(b.x, "cls")) + b.x, head["LayerNorm"], eps=b.c.layer_norm_eps
     )

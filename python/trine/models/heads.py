@@ -23,6 +23,11 @@ class Body:
     w: Scope
     config: dict[str, Any]
 
+    def module(self, name: str) -> Scope:
+        """A head's module; some files put the encoder's prefix before it."""
+        inside = self.w[name]
+        return inside if inside.has("weight") or inside["dense"].has("weight") else self.root[name]
+
     def labelled(self, logits: Value) -> None:
         """Output the logits of a classifier that has as many labels as the configuration says."""
         count = num_labels(self.config)
@@ -34,12 +39,12 @@ class Body:
 
 def token_classification(b: Body) -> None:
     """Labels for each token."""
-    b.labelled(nn.linear(b.x, b.root["classifier"]))
+    b.labelled(nn.linear(b.x, b.module("classifier")))
 
 
 def question_answering(b: Body) -> None:
     """How likely an answer starts and ends at each token."""
-    logits = nn.linear(b.x, b.root["qa_outputs"])
+    logits = nn.linear(b.x, b.module("qa_outputs"))
     require(logits.cols == 2, f"qa_outputs must have 2 outputs, start and end, not {logits.cols}")
     b.g.output("start_logits", nn.columns(logits, 0, 1))
     b.g.output("end_logits", nn.columns(logits, 1, 2))
