@@ -192,14 +192,17 @@ def test_padded_on_the_left_refused(make: Make, head: str) -> None:
     """Absolute positions would move."""
     model, folder = make(head, 13, **ABSOLUTE)
     ids, mask, _ = inputs_for(model, (3, 9), 2, left=(0,))
-    with trine.load(folder) as loaded, pytest.raises(trine.InputError, match="padded on the left"):
+    with (
+        trine.load(folder, dtype="float32") as loaded,
+        pytest.raises(trine.InputError, match="padded on the left"),
+    ):
         loaded.forward(ids, mask)
 
 
 def test_token_types_without_a_table_do_nothing(make: Make) -> None:
     model, folder = make("DebertaV2Model", 15)
     ids, mask, types = inputs_for(model, (3, 9), 2)
-    with trine.load(folder) as loaded:
+    with trine.load(folder, dtype="float32") as loaded:
         plain = loaded.forward(ids, mask)
         typed = loaded.forward(ids, mask, types + mask)
     np.testing.assert_array_equal(plain["last_hidden_state"], typed["last_hidden_state"])
@@ -342,7 +345,7 @@ def test_reference_is_transformers_where_that_has_it(make: Make, changes: dict[s
 def test_enhanced_mask_decoder(make: Make, changes: dict[str, Any]) -> None:
     reference, folder = original(make, **changes)
     ids, mask = tiny.make_inputs((1, 9, 64, 30), reference.config, 6, literal_pad=False)
-    with trine.load(folder, task="fill") as model:
+    with trine.load(folder, task="fill", dtype="float32") as model:
         got = model.forward(ids, mask)
         with pytest.raises(trine.InputError):
             model.forward(np.full((1, 65), 5))
@@ -359,7 +362,7 @@ def test_new_head_by_itself(make: Make) -> None:
     made = DebertaV2ForMaskedLM.from_pretrained(folder).eval(), folder
     ids, mask = tiny.make_inputs((1, 9, 64, 30), reference.config, 6, literal_pad=False)
     expected = tiny.reference(made[0], ids, mask)
-    with trine.load(folder, task="fill") as model:
+    with trine.load(folder, task="fill", dtype="float32") as model:
         assert_outputs(model.forward(ids, mask), expected, TOLERANCE)
 
 
@@ -367,6 +370,6 @@ def test_new_head_by_itself(make: Make) -> None:
 def test_replaced_token_detection(make: Make, changes: dict[str, Any]) -> None:
     reference, folder = original(make, detector=True, **changes)
     ids, mask = tiny.make_inputs((1, 9, 300, 30), reference.config, 6, literal_pad=False)
-    with trine.load(folder, task="detect") as model:
+    with trine.load(folder, task="detect", dtype="float32") as model:
         got = model.forward(ids, mask)
     assert_outputs(got, {"logits": padded(reference.detect, ids, mask)}, TOLERANCE)

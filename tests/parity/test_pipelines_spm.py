@@ -71,7 +71,7 @@ def same_entities(got: list[Any], expected: list[Any], text: str) -> None:
 def test_tag(make: Make, aggregation: str, seed: int) -> None:
     _, folder = prepare(make, "MPNetForTokenClassification", seed, **TAGS)
     reference = pipe("token-classification", folder, aggregation_strategy=aggregation)
-    with trine.load(folder) as model:
+    with trine.load(folder, dtype="float32") as model:
         for text in TEXTS:
             same_entities(model.predict(text, aggregation=aggregation), reference(text), text)
 
@@ -84,7 +84,7 @@ def test_tag_long_texts(make: Make, aggregation: str, stride: int) -> None:
     reference = pipe(
         "token-classification", folder, aggregation_strategy=aggregation, stride=stride
     )
-    with trine.load(folder) as model:
+    with trine.load(folder, dtype="float32") as model:
         for text in LONG:
             assert len(model.tokenizer.encode(text)) > 300
             got = model.predict(text, aggregation=aggregation, stride=stride)
@@ -97,7 +97,7 @@ def test_zero_shot(make: Make, multi_label: bool) -> None:
     _, folder = prepare(make, "MPNetForSequenceClassification", 83, **NLI, label2id=ids)
     labels = ["politics", "the weather", "café"]
     reference = pipe("zero-shot-classification", folder)
-    with trine.load(folder) as model:
+    with trine.load(folder, dtype="float32") as model:
         for text in (*TEXTS, LONG[0]):
             expected = reference(text, candidate_labels=labels, multi_label=multi_label)
             got = model.zero_shot(text, labels, multi_label=multi_label)
@@ -112,7 +112,7 @@ def test_fill(make: Make, targets: list[str] | None) -> None:
     texts = ["the [MASK] of the city", "[MASK]", "  a[MASK]b and [MASK], or  [MASK][MASK]."]
     options = {} if targets is None else {"targets": targets}
     reference = pipe("fill-mask", folder, top_k=9)
-    with trine.load(folder) as model:
+    with trine.load(folder, dtype="float32") as model:
         assert model.mask_token == "[MASK]"
         got = model.predict(texts, top_k=9, targets=targets)
     for text, masks in zip(texts, got, strict=True):
@@ -173,7 +173,7 @@ def test_read_n_best_and_no_answer(make: Make, seed: int) -> None:
     reference, folder = prepare(make, "MPNetForQuestionAnswering", seed)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     contexts = [text for text in TEXTS if len(text) < 200]
-    with trine.load(folder) as model:
+    with trine.load(folder, dtype="float32") as model:
         for context in contexts:
             expected = n_best(reference, tokenizer, "Who?", context, 8)
             got = model.predict(
