@@ -11,8 +11,9 @@
 
 namespace trine {
 
-// Every element type a safetensors file may hold, named as there. The core computes on a few of
-// them only; the others are known so that a checkpoint with a tensor nobody asks for still opens.
+// Every element type that a safetensors file may hold, named as there, then the types of GGUF that
+// pack a block of elements together. The core reads some of them only (weights/convert.h); the
+// others are known so that a checkpoint with a tensor nobody asks for still opens.
 enum class DType : uint8_t {
   kF32,
   kF16,
@@ -36,47 +37,129 @@ enum class DType : uint8_t {
   kF6E2M3,
   kF6E3M2,
   kF4,
+  kQ4_0,
+  kQ4_1,
+  kQ5_0,
+  kQ5_1,
+  kQ8_0,
+  kQ4K,
+  kQ5K,
+  kQ6K,
+  kQ8_1,
+  kQ2K,
+  kQ3K,
+  kQ8K,
+  kIQ2XXS,
+  kIQ2XS,
+  kIQ3XXS,
+  kIQ1S,
+  kIQ4NL,
+  kIQ3S,
+  kIQ2S,
+  kIQ4XS,
+  kIQ1M,
+  kTQ1_0,
+  kTQ2_0,
+  kMXFP4,
+  kNVFP4,
+  kQ1_0,
 };
 
 namespace detail {
 
 struct DTypeRow {
   std::string_view name;
-  int bits;
+  int bits;          // of a block
+  int elements = 1;  // in a block
 };
 
 // In the order of DType.
 inline constexpr DTypeRow kDTypes[] = {
-    {"F32", 32},    {"F16", 16},    {"BF16", 16},       {"I32", 32},        {"I64", 64},
-    {"U8", 8},      {"I8", 8},      {"BOOL", 8},        {"F64", 64},        {"I16", 16},
-    {"U16", 16},    {"U32", 32},    {"U64", 64},        {"C64", 64},        {"F8_E4M3", 8},
-    {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F6_E2M3", 6},
-    {"F6_E3M2", 6}, {"F4", 4},
+    {"F32", 32},
+    {"F16", 16},
+    {"BF16", 16},
+    {"I32", 32},
+    {"I64", 64},
+    {"U8", 8},
+    {"I8", 8},
+    {"BOOL", 8},
+    {"F64", 64},
+    {"I16", 16},
+    {"U16", 16},
+    {"U32", 32},
+    {"U64", 64},
+    {"C64", 64},
+    {"F8_E4M3", 8},
+    {"F8_E5M2", 8},
+    {"F8_E8M0", 8},
+    {"F8_E4M3FNUZ", 8},
+    {"F8_E5M2FNUZ", 8},
+    {"F6_E2M3", 6},
+    {"F6_E3M2", 6},
+    {"F4", 4},
+    {"Q4_0", 8 * 18, 32},
+    {"Q4_1", 8 * 20, 32},
+    {"Q5_0", 8 * 22, 32},
+    {"Q5_1", 8 * 24, 32},
+    {"Q8_0", 8 * 34, 32},
+    {"Q4_K", 8 * 144, 256},
+    {"Q5_K", 8 * 176, 256},
+    {"Q6_K", 8 * 210, 256},
+    {"Q8_1", 8 * 40, 32},
+    {"Q2_K", 8 * 84, 256},
+    {"Q3_K", 8 * 110, 256},
+    {"Q8_K", 8 * 292, 256},
+    {"IQ2_XXS", 8 * 66, 256},
+    {"IQ2_XS", 8 * 74, 256},
+    {"IQ3_XXS", 8 * 98, 256},
+    {"IQ1_S", 8 * 50, 256},
+    {"IQ4_NL", 8 * 18, 32},
+    {"IQ3_S", 8 * 110, 256},
+    {"IQ2_S", 8 * 82, 256},
+    {"IQ4_XS", 8 * 136, 256},
+    {"IQ1_M", 8 * 56, 256},
+    {"TQ1_0", 8 * 54, 256},
+    {"TQ2_0", 8 * 66, 256},
+    {"MXFP4", 8 * 17, 32},
+    {"NVFP4", 8 * 36, 64},
+    {"Q1_0", 8 * 18, 128},
 };
-static_assert(std::size(kDTypes) == static_cast<size_t>(DType::kF4) + 1);
+static_assert(std::size(kDTypes) == static_cast<size_t>(DType::kQ1_0) + 1);
+
+constexpr const DTypeRow& row_of(DType dtype) noexcept {
+  return kDTypes[static_cast<size_t>(dtype)];
+}
 
 }  // namespace detail
 
-constexpr int bits_of(DType dtype) noexcept {
-  return detail::kDTypes[static_cast<size_t>(dtype)].bits;
+// Elements that are packed together: 1, or the block of a type of GGUF, which rows are multiples
+// of.
+constexpr int64_t block_of(DType dtype) noexcept { return detail::row_of(dtype).elements; }
+
+// Bytes of one element; 0 for the types that pack several elements into a byte or a block.
+constexpr size_t size_of(DType dtype) noexcept {
+  return block_of(dtype) == 1 ? static_cast<size_t>(detail::row_of(dtype).bits) / 8 : 0;
 }
 
-// Bytes of one element; 0 for the types that pack several elements into a byte.
-constexpr size_t size_of(DType dtype) noexcept { return static_cast<size_t>(bits_of(dtype)) / 8; }
-
-constexpr std::string_view name_of(DType dtype) noexcept {
-  return detail::kDTypes[static_cast<size_t>(dtype)].name;
+// Bytes of n elements, which fill whole blocks and bytes.
+constexpr size_t bytes_of(DType dtype, int64_t n) noexcept {
+  return static_cast<size_t>(n / block_of(dtype)) *
+         static_cast<size_t>(detail::row_of(dtype).bits) / 8;
 }
 
+constexpr std::string_view name_of(DType dtype) noexcept { return detail::row_of(dtype).name; }
+
+// A type of safetensors by its name there.
 constexpr std::optional<DType> parse_dtype(std::string_view name) noexcept {
-  for (size_t i = 0; i < std::size(detail::kDTypes); ++i) {
+  for (size_t i = 0; i <= static_cast<size_t>(DType::kF4); ++i) {
     if (detail::kDTypes[i].name == name) return static_cast<DType>(i);
   }
   return std::nullopt;
 }
 
 // Bytes of a dense tensor. Nothing for a negative dimension, a size past 2^63 (also when a later
-// dimension is 0: such a shape is a lie) or packed elements that do not fill their last byte.
+// dimension is 0: such a shape is a lie), packed elements that do not fill their last byte and rows
+// that are no whole number of blocks.
 constexpr std::optional<uint64_t> checked_bytes(DType dtype,
                                                 std::span<const int64_t> shape) noexcept {
   constexpr uint64_t kMax = std::numeric_limits<int64_t>::max();
@@ -87,9 +170,12 @@ constexpr std::optional<uint64_t> checked_bytes(DType dtype,
     if (size != 0 && elements > kMax / size) return std::nullopt;
     elements *= size;
   }
-  const uint64_t bits = static_cast<uint64_t>(bits_of(dtype));
-  if (elements > kMax / bits || elements * bits % 8 != 0) return std::nullopt;
-  return elements * bits / 8;
+  const uint64_t bits = static_cast<uint64_t>(detail::row_of(dtype).bits);
+  const int64_t block = block_of(dtype);
+  if (block != 1 && (shape.empty() || shape.back() % block != 0)) return std::nullopt;
+  const uint64_t blocks = elements / static_cast<uint64_t>(block);
+  if (blocks > kMax / bits || blocks * bits % 8 != 0) return std::nullopt;
+  return blocks * bits / 8;
 }
 
 }  // namespace trine

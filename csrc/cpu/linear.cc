@@ -47,12 +47,12 @@ Split split(const LinearArgs& args, int threads) {
 }
 
 // Words of 4 bytes of a row, a float or a pair of bf16, that are made and transposed at a time: 16
-// rows of them fill 4 KiB.
-constexpr int64_t kStage = 64;
-using Stage = float[kPanel][kStage];
+// rows of them fill 4 KiB, or 16 KiB for types whose blocks are as long as that.
+constexpr int64_t kStage = 64, kMaxStage = 256;
+using Stage = float[kPanel][kMaxStage];
 
-// stage[16][kStage] to packed[words][16]. The packed weights are read much later: streaming stores
-// leave the caches alone and spare the memory from being read before it is written.
+// stage[16][kMaxStage] to packed[words][16]. The packed weights are read much later: streaming
+// stores leave the caches alone and spare the memory from being read before it is written.
 void store_transposed(const Stage& stage, int64_t words, float* packed) {
   int64_t i = 0;
 #if defined(TRINE_X86)
@@ -74,16 +74,17 @@ void store_transposed(const Stage& stage, int64_t words, float* packed) {
 }
 
 // Packs [N, K] into panels of `lines` words a column. fill(words, row, k0, k): elements [k0, k0 +
-// k) of a row as words, where kElements of them make one.
+// k) of a row as words, where kElements of them make one; whole blocks of `dtype`.
 template <int64_t kElements, class Fill>
-void pack_panels(int64_t n, int64_t k, int64_t lines, float* packed, ThreadPool& pool,
+void pack_panels(DType dtype, int64_t n, int64_t k, int64_t lines, float* packed, ThreadPool& pool,
                  const Fill& fill) {
+  const int64_t step = std::max(kStage, block_of(dtype) / kElements);
   pool.parallel_for(ceil_div(n, kPanel), [&](int64_t panel, int) {
     alignas(64) Stage stage = {};
     const int64_t rows = std::min(kPanel, n - panel * kPanel);
     float* const out = packed + panel * lines * kPanel;
-    for (int64_t l0 = 0; l0 < lines; l0 += kStage) {
-      const int64_t words = std::min(kStage, lines - l0), k0 = l0 * kElements;
+    for (int64_t l0 = 0; l0 < lines; l0 += step) {
+      const int64_t words = std::min(step, lines - l0), k0 = l0 * kElements;
       for (int64_t r = 0; r < rows; ++r) {
         fill(stage[r], panel * kPanel + r, k0, std::min(k - k0, words * kElements));
       }
@@ -132,24 +133,23 @@ int64_t packed_bf16(int64_t n, int64_t k) noexcept {
 void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,
                  ThreadPool& pool) noexcept {
   const auto* const bytes = static_cast<const std::byte*>(w);
-  const int64_t size = static_cast<int64_t>(size_of(dtype));
-  pack_panels<1>(n, k, k, packed, pool, [&](float* words, int64_t row, int64_t k0, int64_t count) {
-    to_f32(dtype, bytes + (row * k + k0) * size, words, static_cast<size_t>(count));
-  });
+  pack_panels<1>(
+      dtype, n, k, k, packed, pool, [&](float* words, int64_t row, int64_t k0, int64_t count) {
+        to_f32(dtype, bytes + bytes_of(dtype, row * k + k0), words, static_cast<size_t>(count));
+      });
 }
 
 void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t* packed,
                       ThreadPool& pool) noexcept {
   const auto* const bytes = static_cast<const std::byte*>(w);
-  const int64_t size = static_cast<int64_t>(size_of(dtype));
   const int64_t lines = ceil_div(k, kBF16Depth) * kBF16Depth / 2;
-  pack_panels<2>(n, k, lines, reinterpret_cast<float*>(packed), pool,
+  pack_panels<2>(dtype, n, k, lines, reinterpret_cast<float*>(packed), pool,
                  [&](float* words, int64_t row, int64_t k0, int64_t count) {
                    // K ends before the last line does: what is behind it in the stage may be old.
-                   float floats[2 * kStage];
-                   uint16_t halves[2 * kStage] = {};
+                   float floats[kMaxStage];
+                   uint16_t halves[kMaxStage] = {};
                    const auto have = static_cast<size_t>(std::max<int64_t>(count, 0));
-                   to_f32(dtype, bytes + (row * k + k0) * size, floats, have);
+                   to_f32(dtype, bytes + bytes_of(dtype, row * k + k0), floats, have);
                    for (size_t i = 0; i < have; ++i) halves[i] = f32_to_bf16(floats[i]);
                    std::memcpy(words, halves, sizeof halves);
                  });

@@ -24,6 +24,11 @@ int64_t longest(const BatchView& batch) {
   return length;
 }
 
+// Of what is read element by element; blocks are unpacked to float32.
+size_t element_size(DType dtype) {
+  return block_of(dtype) == 1 ? size_of(dtype) : size_of(DType::kF32);
+}
+
 // Bytes that an element of each weight takes, in the widest form that a consumer holds it in.
 std::map<std::string_view, size_t> weight_sizes(const Graph& graph, DType dtype) {
   std::map<std::string_view, size_t> sizes;
@@ -36,13 +41,13 @@ std::map<std::string_view, size_t> weight_sizes(const Graph& graph, DType dtype)
       if (node.op == Op::embedding) held = graph.weights->at(name).dtype;
       if (node.op == Op::linear && slot == 1) held = host::weight_dtype(node, dtype);
       size_t& size = sizes[name];
-      size = std::max(size, size_of(held));
+      size = std::max(size, element_size(held));
     }
   }
   for (const Node& node : graph.nodes) {  // what was folded is left as it is stored
     if (node.op != Op::weight) continue;
     const std::string_view name = node.as<WeightAttrs>().name;
-    sizes.try_emplace(name, size_of(graph.weights->at(name).dtype));
+    sizes.try_emplace(name, element_size(graph.weights->at(name).dtype));
   }
   return sizes;
 }
@@ -245,7 +250,8 @@ EngineInfo Engine::info() {
   const std::map<std::string_view, size_t> used = weight_sizes(graph_, out.backend.dtype);
   for (const Tensor& tensor : *graph_.weights) {
     if (const auto size = used.find(tensor.name); size != used.end()) {
-      const size_t elements = tensor.bytes / size_of(tensor.dtype);
+      size_t elements = 1;
+      for (const int64_t d : tensor.shape) elements *= static_cast<size_t>(d);
       out.parameters += elements;
       out.weight_bytes += elements * size->second;
     } else {

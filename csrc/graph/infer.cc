@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "graph/graph.h"
+#include "weights/convert.h"
 
 namespace trine {
 namespace {
@@ -100,10 +101,9 @@ void Inference::input() {
 void Inference::weight() {
   arity(0, 0);
   const Tensor& tensor = graph_.weights->at(node_.as<WeightAttrs>().name);
-  constexpr DType kRead[] = {DType::kF32, DType::kF16, DType::kBF16, DType::kF64};
-  if (std::find(std::begin(kRead), std::end(kRead), tensor.dtype) == std::end(kRead)) {
-    fail("tensor \"", tensor.name, "\" of ", tensor.file, " is ", name_of(tensor.dtype),
-         "; F64, F32, F16 and BF16 are read");
+  if (!is_readable(tensor.dtype)) {
+    fail("tensor \"", tensor.name, "\" of ", tensor.file, " is ", name_of(tensor.dtype), "; ",
+         kReadable);
   }
   node_.shape = {Rows::kFixed, {tensor.shape.begin(), tensor.shape.end()}};
   for (int64_t d : node_.shape.dims) {

@@ -66,8 +66,11 @@ void to_f32(DType dtype, const std::byte* src, float* dst, size_t n) {
     case DType::kBF16:
       return convert_halves<bf16_to_f32>(src, dst, n);
     default:
-      throw ModelError(
-          cat("cannot read ", name_of(dtype), " as float: F64, F32, F16 and BF16 are read"));
+      if (!is_readable(dtype) || n % static_cast<size_t>(block_of(dtype)) != 0) {
+        throw ModelError(cat("cannot read ", n, " elements of ", name_of(dtype),
+                             " as float: ", kReadable, ", in whole blocks"));
+      }
+      return blocks_to_f32(dtype, src, dst, n);
   }
 }
 

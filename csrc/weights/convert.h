@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "base/dtype.h"
 
@@ -39,8 +40,20 @@ inline uint16_t f32_to_bf16(float x) noexcept {
 }
 uint16_t f32_to_f16(float x) noexcept;
 
-// n elements of F64 (rounded as the CPU does), F32, F16 or BF16; ModelError for other types. src
-// needs no alignment.
+// What to_f32 reads.
+constexpr bool is_readable(DType dtype) noexcept {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16 ||
+         dtype == DType::kF64 || (dtype >= DType::kQ4_0 && dtype <= DType::kQ6K);
+}
+inline constexpr std::string_view kReadable =
+    "F64, F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K and Q6_K are read";
+
+// n elements (whole blocks) of a readable type, ModelError for others; F64 is rounded as the CPU
+// does. src needs no alignment.
 void to_f32(DType dtype, const std::byte* src, float* dst, size_t n);
+
+// The types that come in blocks, for to_f32. A value is d * q or d * q + m with d and m from f16:
+// the product is exact, the sum rounds once, so that every reader of GGUF gets the same bits.
+void blocks_to_f32(DType dtype, const std::byte* src, float* dst, size_t n) noexcept;
 
 }  // namespace trine
