@@ -22,7 +22,8 @@ void add_part(const Graph& graph, const Node& node, std::vector<Part>& out) {
   Part part{};
   if (node.op == Op::weight) {
     const Tensor& tensor = graph.weights->at(node.as<WeightAttrs>().name);
-    part.data = tensor.data;
+    part.owner = rows_in_order(tensor);
+    part.data = part.owner != nullptr ? part.owner.get() : tensor.data;
     part.dtype = tensor.dtype;
   } else {
     part.data = graph.constants[static_cast<size_t>(node.as<ConstantAttrs>().index)].data.get();
@@ -71,8 +72,8 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
   for (const Part& p : from) count += p.rows * p.cols;
   const bool aligned = reinterpret_cast<uintptr_t>(from[0].data) % alignof(float) == 0;
   if (from.size() == 1 && padding == 0 && from[0].dtype == DType::kF32 && aligned) {
-    return {nullptr, const_cast<void*>(from[0].data), static_cast<size_t>(count) * sizeof(float),
-            DType::kF32};
+    return {from[0].owner, const_cast<void*>(from[0].data),
+            static_cast<size_t>(count) * sizeof(float), DType::kF32};
   }
   const size_t bytes = static_cast<size_t>(count + padding) * sizeof(float);
   const std::shared_ptr<std::byte> memory = alloc(bytes);
@@ -103,9 +104,11 @@ Packed as_bf16(const Graph& graph, NodeId weight) {
 
 Packed in_place(const Graph& graph, NodeId weight) {
   const std::vector<Part> from = parts(graph, weight);
-  if (from.size() != 1 || from[0].dtype == DType::kF64) return as_f32(graph, weight);
-  const auto bytes = static_cast<size_t>(from[0].rows * from[0].cols) * size_of(from[0].dtype);
-  return {nullptr, const_cast<void*>(from[0].data), bytes, from[0].dtype};
+  const DType dtype = from[0].dtype;
+  const bool is_read = dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+  if (from.size() != 1 || !is_read) return as_f32(graph, weight);
+  const size_t bytes = bytes_of(dtype, from[0].rows * from[0].cols);
+  return {from[0].owner, const_cast<void*>(from[0].data), bytes, dtype};
 }
 
 }  // namespace trine::host

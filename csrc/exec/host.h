@@ -18,7 +18,8 @@ std::shared_ptr<std::byte> alloc(size_t bytes);
 struct Part {
   const void* data;
   DType dtype;
-  int64_t rows, cols;  // a vector is one column of rows
+  int64_t rows, cols;                // a vector is one column of rows
+  std::shared_ptr<std::byte> owner;  // of a copy, where the file has the rows in another order
 };
 std::vector<Part> parts(const Graph&, NodeId weight);
 
@@ -35,7 +36,7 @@ Packed as_bf16(const Graph&, NodeId weight);
 Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);
 
 // The operand in place, whatever its alignment, as F32, F16 or BF16 (for embedding tables, read row
-// by row); a copy when it is of several parts or F64.
+// by row); a copy when it is of several parts or of another type.
 Packed in_place(const Graph&, NodeId weight);
 
 }  // namespace trine::host

@@ -2,11 +2,13 @@
 #include "weights/store.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
 #include <utility>
 
 #include "base/error.h"
 #include "base/json.h"
+#include "weights/gguf.h"
 #include "weights/safetensors.h"
 #include "weights/torch_file.h"
 
@@ -76,6 +78,23 @@ size_t likeness(std::string_view a, std::string_view b) {
 
 }  // namespace
 
+std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor) {
+  if (tensor.interleaved_heads == 0 || tensor.bytes == 0) return nullptr;
+  const size_t heads = static_cast<size_t>(tensor.interleaved_heads);
+  const size_t rows = static_cast<size_t>(tensor.shape[0]);
+  const size_t row = tensor.bytes / rows, half = rows / heads / 2;
+  std::shared_ptr<std::byte> copy(new std::byte[tensor.bytes], std::default_delete<std::byte[]>());
+  const std::byte* from = tensor.data;
+  for (size_t head = 0; head < heads; ++head) {
+    std::byte* const first = copy.get() + head * 2 * half * row;
+    for (size_t i = 0; i < half; ++i, from += 2 * row) {
+      std::memcpy(first + i * row, from, row);
+      std::memcpy(first + (half + i) * row, from + row, row);
+    }
+  }
+  return copy;
+}
+
 std::shared_ptr<WeightStore> WeightStore::open(const std::vector<std::filesystem::path>& files) {
   auto store = std::make_shared<WeightStore>();
   for (const std::filesystem::path& file : files) store->add_file(file);
@@ -108,6 +127,13 @@ std::shared_ptr<WeightStore> WeightStore::open_index(const std::filesystem::path
   return store;
 }
 
+std::shared_ptr<WeightStore> WeightStore::open_gguf(const std::filesystem::path& file,
+                                                    const std::vector<GgufName>& names) {
+  auto store = std::make_shared<WeightStore>();
+  store->add_gguf(file, names);
+  return store;
+}
+
 const MappedFile& WeightStore::map(const std::filesystem::path& file) {
   return files_.emplace_back(file);
 }
@@ -116,7 +142,32 @@ const MappedFile& WeightStore::map(const std::filesystem::path& file) {
 void WeightStore::add_file(const std::filesystem::path& path) {
   const std::filesystem::path ending = path.extension();
   if (ending == ".bin" || ending == ".pt" || ending == ".pth") return add_torch(path);
+  if (ending == ".gguf") return add_gguf(path, {});
   add_safetensors(path);
+}
+
+void WeightStore::add_gguf(const std::filesystem::path& path, const std::vector<GgufName>& names) {
+  const MappedFile& file = map(path);
+  std::map<std::string_view, const GgufName*> wanted;
+  for (const GgufName& name : names) wanted.emplace(name.stored, &name);
+  for (GgufEntry& entry : parse_gguf(file.bytes(), file.name()).tensors) {
+    const auto found = wanted.find(entry.name);
+    const GgufName* const name = found == wanted.end() ? nullptr : found->second;
+    const int64_t heads = name == nullptr ? 0 : name->interleaved_heads;
+    const int64_t rows = entry.shape.empty() ? 0 : entry.shape[0];
+    if (heads != 0 && (heads < 0 || rows % heads != 0 || rows / heads % 2 != 0 ||
+                       (entry.shape.size() == 1 && size_of(entry.dtype) == 0))) {
+      throw ModelError(cat(file.name(), ": tensor ", quoted(entry.name), ": shape ", entry.shape,
+                           " is not of ", heads, " heads with pairs of rows"));
+    }
+    add(name == nullptr ? std::string_view(entry.name) : std::string_view(name->name), entry.dtype,
+        std::move(entry.shape), nullptr, entry.data, file.name());
+    tensors_.back().interleaved_heads = heads;
+    if (name != nullptr) wanted.erase(found);
+  }
+  if (!wanted.empty()) {
+    throw ModelError(cat(file.name(), ": no tensor ", quoted(wanted.begin()->first)));
+  }
 }
 
 void WeightStore::add_torch(const std::filesystem::path& path) {
@@ -189,6 +240,7 @@ std::vector<std::string> WeightStore::nearest(std::string_view name) const {
 void WeightStore::merge(const std::shared_ptr<const WeightStore>& other, std::string_view prefix) {
   for (const Tensor& t : *other) {
     add(cat(prefix, t.name), t.dtype, t.shape, nullptr, {t.data, t.bytes}, t.file);
+    tensors_.back().interleaved_heads = t.interleaved_heads;
   }
   merged_.push_back(other);
 }

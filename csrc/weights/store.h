@@ -25,12 +25,27 @@ struct Tensor {
   const std::byte* data = nullptr;
   size_t bytes = 0;
   std::string_view file;  // where it came from, for messages
+  // llama.cpp rotates neighbouring pairs of a head, so its converter moves row i of a head's first
+  // half to 2i and of the second to 2i + 1. Not 0: the rows of this many heads lie in that order.
+  int64_t interleaved_heads = 0;
 
   // Whether the data may be read in place as elements of its type. Files may place tensors at any
   // byte; convert.h reads them all.
   bool is_aligned() const noexcept {
     return size_of(dtype) == 0 || reinterpret_cast<uintptr_t>(data) % size_of(dtype) == 0;
   }
+};
+
+// A copy with the rows in the order of the model, or null where they already are in it (then `data`
+// is to be read). Whole blocks move, so nothing is rounded; the copy lives as long as a reader
+// needs it, and a checkpoint costs no memory beside its pages.
+std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor);
+
+// What to call a tensor of a GGUF file, and Tensor::interleaved_heads of it.
+struct GgufName {
+  std::string stored;
+  std::string name;
+  int64_t interleaved_heads = 0;
 };
 
 // All tensors of a checkpoint by name, most of them in mapped files. Fill it, then share it: the
@@ -41,13 +56,18 @@ class WeightStore {
   WeightStore(const WeightStore&) = delete;
   WeightStore& operator=(const WeightStore&) = delete;
 
-  // Files of torch.save (.bin, .pt, .pth) and safetensors files. ModelError for a file that breaks
-  // its format and a name in two files.
+  // Files of torch.save (.bin, .pt, .pth), GGUF files (.gguf) and safetensors files. ModelError for
+  // a file that breaks its format and a name in two files.
   static std::shared_ptr<WeightStore> open(const std::vector<std::filesystem::path>& files);
   // A Hugging Face index (model.safetensors.index.json, pytorch_model.bin.index.json) and the
   // shards beside it. ModelError also for a shard that is missing and a tensor that is not where
   // the index says.
   static std::shared_ptr<WeightStore> open_index(const std::filesystem::path& index);
+
+  // A GGUF file with some of its tensors under other names. ModelError also for a name that is not
+  // in the file, and heads that do not divide the rows into pairs.
+  static std::shared_ptr<WeightStore> open_gguf(const std::filesystem::path& file,
+                                                const std::vector<GgufName>& names);
 
   // For readers of other formats: a file to keep mapped, and tensors that lie in one (no owner) or
   // in memory (kept alive by the owner). ModelError when the name is taken or the size is wrong.
@@ -75,6 +95,7 @@ class WeightStore {
 
  private:
   void add_file(const std::filesystem::path& file);
+  void add_gguf(const std::filesystem::path& file, const std::vector<GgufName>& names);
   void add_torch(const std::filesystem::path& file);
   void add_safetensors(const std::filesystem::path& file);
   std::vector<std::string> nearest(std::string_view name) const;
