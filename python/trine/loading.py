@@ -14,9 +14,11 @@ from trine._core import InputError, ModelError
 from trine.checkpoint import Checkpoint
 from trine.files import field, read_json
 from trine.sentence_transformers import SentenceConfig
-from trine.tokenizer_files import TokenizerFiles, least
+from trine.tokenizer_files import TokenizerFiles, TokenizerSource, least
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from trine.models import Architecture
     from trine.tasks.base import Task
 
@@ -50,7 +52,7 @@ _ALIASES = {
 
 _READABLE = (
     "a Hugging Face folder (config.json with model.safetensors or pytorch_model.bin, "
-    "or shards with an index)"
+    "or shards with an index) or a GGUF file"
 )
 
 # In the order of preference.
@@ -88,7 +90,8 @@ def load(
     source : str or path
         A Hugging Face folder (``config.json`` with ``model.safetensors`` or ``pytorch_model.bin``,
         or shards with an index), a weights file beside a ``config.json`` (``.safetensors``,
-        ``.bin``, ``.pt``, ``.pth`` or an index), a Hugging Face Hub id (extra ``trine[hub]``), or
+        ``.bin``, ``.pt``, ``.pth`` or an index), a GGUF file of the architectures llama and
+        granite (``.gguf``, nothing else needed), a Hugging Face Hub id (extra ``trine[hub]``), or
         ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
     task : {"embed", "classify", "tag", "ask", "fill", "choose", "detect"} or None
         What to load it as; the pipeline names of transformers will do, too. By default what
@@ -132,6 +135,16 @@ def load(
     wanted = None if task is None else _ALIASES.get(task, task)
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
+    path = Path(os.fspath(source)).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return build_gguf(
+            path,
+            source=os.fspath(source),
+            task=wanted,
+            device="cpu" if device == "auto" else device,
+            dtype="float32" if dtype == "auto" else dtype,
+            threads=threads,
+        )
     folder, weights = _resolve(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
@@ -210,16 +223,6 @@ def build(
     tokenizer.prefetch()
     embeds = architecture.task == "embed"
     store = _core.WeightStore(files.weights if embeds else files.weights[:1])
-    try:
-        graph = models.build(store, files.config, name, sentence.modules if embeds else [])
-        core = graph.compile(device=device, dtype=dtype, threads=threads)
-    except ModelError as error:  # about config.json, it doesn't know where that lies
-        if str(files.root) in str(error):
-            raise
-        raise ModelError(f"{files.root}: {error}") from error
-    module, class_name = _CLASSES[architecture.task]
-    task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
-    core.prepare(task_class.needs)
     checkpoint = Checkpoint(
         source=source,
         folder=files.encoder,
@@ -232,6 +235,68 @@ def build(
         absolute=architecture.absolute(files.config),
         sentence=sentence,
     )
+    return _compile(
+        store,
+        tokenizer,
+        checkpoint,
+        files.root,
+        modules=sentence.modules if embeds else [],
+        device=device,
+        dtype=dtype,
+        threads=threads,
+    )
+
+
+def build_gguf(
+    path: Path, *, source: str, task: str | None, device: str, dtype: str, threads: int | None
+) -> Task:
+    """Compile the model of a GGUF file and wrap it in the class of its task."""
+    from trine import gguf, models
+
+    model = gguf.read(path)
+    name, architecture = choose_architecture(
+        model.config, path, task, modules=False, known=models.ARCHITECTURES
+    )
+    model.tokenizer.prefetch()
+    checkpoint = Checkpoint(
+        source=source,
+        folder=path.parent,
+        config=model.config,
+        architecture=name,
+        task=architecture.task,
+        limit=least(architecture.max_length(model.config)),
+        token_types=architecture.token_types,
+        padding_idx=architecture.padding_idx,
+    )
+    return _compile(
+        model.store, model.tokenizer, checkpoint, path, device=device, dtype=dtype, threads=threads
+    )
+
+
+def _compile(
+    store: _core.WeightStore,
+    tokenizer: TokenizerSource,
+    checkpoint: Checkpoint,
+    root: Path,
+    *,
+    modules: Sequence[Mapping[str, Any]] = (),
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> Task:
+    """Write the graph, compile it and wrap it; errors name `root`."""
+    from trine import models
+
+    try:
+        graph = models.build(store, checkpoint.config, checkpoint.architecture, modules)
+        core = graph.compile(device=device, dtype=dtype, threads=threads)
+    except ModelError as error:  # about config.json, it doesn't know where that lies
+        if str(root) in str(error):
+            raise
+        raise ModelError(f"{root}: {error}") from error
+    module, class_name = _CLASSES[checkpoint.task]
+    task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
+    core.prepare(task_class.needs)
     return task_class(core, checkpoint, tokenizer)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
 from trine import deberta_tokenizer
@@ -34,8 +35,49 @@ _NAMES = ("tokenizer.json", "vocab.txt", "spm.model")
 _UNLIMITED = 10**9
 
 
-class TokenizerFiles:
-    """A folder's tokenizer, read at first use: a folder without one loads, and runs token ids.
+class TokenizerSource(ABC):
+    """A tokenizer that is read at first use: a model without one loads, and runs token ids."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._encoder: TextEncoder | None = None
+
+    @abstractmethod
+    def exist(self) -> bool:
+        """Whether there is a tokenizer that can be read."""
+
+    @abstractmethod
+    def _read(self) -> TextEncoder:
+        """Read it; ModelError if it is missing or broken."""
+
+    def prefetch(self) -> None:
+        """Read it in the background, while weights are being packed."""
+        if self.exist():
+            threading.Thread(target=self._try, name="trine-tokenizer", daemon=True).start()
+
+    def encoder(self) -> TextEncoder:
+        """Read it if that is still to be done.
+
+        Raises
+        ------
+        ModelError
+            No tokenizer, or one that cannot be read: names the file.
+        """
+        if self._encoder is None:
+            with self._lock:
+                if self._encoder is None:
+                    self._encoder = self._read()
+        return self._encoder
+
+    def _try(self) -> None:
+        try:
+            self.encoder()
+        except ModelError:  # the first call with text meets it again, and reports it
+            return
+
+
+class TokenizerFiles(TokenizerSource):
+    """A folder's tokenizer, read at first use.
 
     Parameters
     ----------
@@ -67,40 +109,14 @@ class TokenizerFiles:
         lowercase: bool = False,
         token_types: bool = False,
     ) -> None:
+        super().__init__()
         self._folder, self._config = folder, config
         self._max_seq_length, self._most, self._usual = max_seq_length, most, usual
         self._lowercase, self._token_types = lowercase, token_types
-        self._lock = threading.Lock()
-        self._encoder: TextEncoder | None = None
 
     def exist(self) -> bool:
         """Whether the folder has tokenizer files that can be read."""
         return self._encoder is not None or self._file() is not None
-
-    def prefetch(self) -> None:
-        """Read the files in the background, while weights are being packed."""
-        if self.exist():
-            threading.Thread(target=self._try, name="trine-tokenizer", daemon=True).start()
-
-    def encoder(self) -> TextEncoder:
-        """Read the files if that is still to be done.
-
-        Raises
-        ------
-        ModelError
-            No tokenizer files, or one that cannot be read: names it.
-        """
-        if self._encoder is None:
-            with self._lock:
-                if self._encoder is None:
-                    self._encoder = self._read()
-        return self._encoder
-
-    def _try(self) -> None:
-        try:
-            self.encoder()
-        except ModelError:  # the first call with text meets it again, and reports it
-            return
 
     def _file(self) -> Path | None:
         for name in _NAMES:

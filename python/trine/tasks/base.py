@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trine.checkpoint import Checkpoint
     from trine.progress import Progress
     from trine.tokenization import Strategy, Text, TextEncoder
-    from trine.tokenizer_files import TokenizerFiles
+    from trine.tokenizer_files import TokenizerSource
 
 
 class Task(ABC):
@@ -41,7 +41,7 @@ class Task(ABC):
     _squeezed: ClassVar[frozenset[str]] = frozenset()  # outputs without a last axis of one
 
     def __init__(
-        self, core: _core.Model, checkpoint: Checkpoint, tokenizer: TokenizerFiles
+        self, core: _core.Model, checkpoint: Checkpoint, tokenizer: TokenizerSource
     ) -> None:
         self._core, self._checkpoint, self._tokenizer = core, checkpoint, tokenizer
         self._max_seq_length: int | None = None
