@@ -241,9 +241,9 @@ def test_demo_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_files_of_other_kinds(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
+    path = tmp_path / "model.trine"
     path.touch()
-    with pytest.raises(ModelError, match=r"model\.gguf: not a file that can be read; what can is"):
+    with pytest.raises(ModelError, match=r"model\.trine: not a file that can be read; what can is"):
         trine.load(path)
 
 

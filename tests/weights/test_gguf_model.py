@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GGUF to what a Hugging Face folder says: configuration, names, the order of rows, tokens."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf_files import array, encoded, file_of, gguf, key
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+import trine
+from trine import gguf as reader
+from trine._core import WeightStore, read_gguf
+from trine.models import ARCHITECTURES
+
+HERE = Path(__file__).parent
+CORPUS = (HERE.parent / "golden" / "corpus256.txt").read_text().splitlines()
+
+KEYS: dict[str, Any] = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.context_length": 64,
+    "llama.embedding_length": 16,
+    "llama.feed_forward_length": 24,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+}
+CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 6,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 4,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "mlp_bias": False,
+    "tie_word_embeddings": True,
+    "rope_theta": 10000.0,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+}
+TABLE = ("F32", (6, 16), bytes(6 * 16 * 4))
+
+
+def write(
+    folder: Path,
+    changes: dict[str, Any] | None = None,
+    tensors: dict[str, Any] | None = None,
+) -> Path:
+    """A file of KEYS with changes (None takes one out) and an embedding table."""
+    keys = {k: v for k, v in (KEYS | (changes or {})).items() if v is not None}
+    path = folder / "m.gguf"
+    path.write_bytes(file_of(keys, {"token_embd.weight": TABLE} | (tensors or {})))
+    return path
+
+
+def floats(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
+    return "F32", shape, np.arange(np.prod(shape), dtype=np.float32).tobytes()
+
+
+def test_config(tmp_path: Path) -> None:
+    model = reader.read(write(tmp_path))
+    assert model.config == CONFIG
+    assert model.store.names() == ["model.embed_tokens.weight"]
+    assert not model.tokenizer.exist()
+
+
+def scaling(**values: Any) -> dict[str, Any]:
+    return {f"llama.rope.scaling.{name}": value for name, value in values.items()}
+
+
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"llama.attention.head_count_kv": None}, {"num_key_value_heads": 4}),
+        ({"llama.attention.head_count_kv": [2, 2]}, {"num_key_value_heads": 2}),
+        (
+            {"llama.attention.key_length": 8, "llama.attention.value_length": 8},
+            {"head_dim": 8},
+        ),
+        (
+            {"llama.rope.freq_base": 5e5},
+            {"rope_theta": 5e5, "rope_parameters": ROPE | {"rope_theta": 5e5}},
+        ),
+        (scaling(type="none", factor=4.0), {}),
+        (scaling(type="linear", factor=0.0), {}),
+        (
+            scaling(type="linear", factor=4.0),
+            {"rope_parameters": ROPE | {"rope_type": "linear", "factor": 4.0}},
+        ),
+        (
+            {"llama.rope.scale_linear": 2.0},
+            {"rope_parameters": ROPE | {"rope_type": "linear", "factor": 2.0}},
+        ),
+        (
+            scaling(type="yarn", factor=4.0, original_context_length=16, yarn_beta_fast=30.0),
+            {
+                "rope_parameters": ROPE
+                | {
+                    "rope_type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 16,
+                    "beta_fast": 30.0,
+                }
+            },
+        ),
+        ({"llama.attention.sliding_window": 8}, {"sliding_window": 8}),
+        ({"tokenizer.ggml.eos_token_id": 2}, {"eos_token_id": 2}),
+        (
+            {
+                "tokenizer.ggml.bos_token_id": 1,
+                "tokenizer.ggml.eos_token_id": 2,
+                "tokenizer.ggml.eot_token_id": 3,
+                "tokenizer.ggml.padding_token_id": 0,
+            },
+            {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0},
+        ),
+    ],
+)
+def test_config_of(changes: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    assert reader.read(write(tmp_path, changes)).config == CONFIG | expected
+
+
+def test_yarn_scales_attention_as_ggml(tmp_path: Path) -> None:
+    path = write(tmp_path, scaling(type="yarn", factor=4.0, attn_factor=2.0))
+    parameters = reader.read(path).config["rope_parameters"]
+    assert parameters["attention_factor"] == pytest.approx(2 * (0.1 * np.log(4) + 1))
+
+
+def test_granite(tmp_path: Path) -> None:
+    keys = {k.replace("llama", "granite"): v for k, v in KEYS.items()} | {
+        "general.architecture": "granite",
+        "granite.attention.scale": 0.015625,
+        "granite.embedding_scale": 12.0,
+        "granite.residual_scale": 0.22,
+        "granite.logit_scale": 8.0,
+    }
+    path = tmp_path / "m.gguf"
+    path.write_bytes(file_of(keys, {"token_embd.weight": TABLE}))
+    assert reader.read(path).config == CONFIG | {
+        "architectures": ["GraniteForCausalLM"],
+        "model_type": "granite",
+        "attention_multiplier": 0.015625,
+        "embedding_multiplier": 12.0,
+        "residual_multiplier": 0.22,
+        "logits_scaling": 8.0,
+    }
+
+
+def test_names_and_order_of_rows(tmp_path: Path) -> None:
+    tensors = {
+        "output.weight": floats(6, 16),
+        "output_norm.weight": floats(16),
+        "blk.0.attn_norm.weight": floats(16),
+        "blk.0.attn_q.weight": floats(16, 16),
+        "blk.0.attn_q.bias": floats(16),
+        "blk.0.attn_k.weight": floats(8, 16),
+        "blk.0.attn_v.weight": floats(8, 16),
+        "blk.0.attn_output.weight": floats(16, 16),
+        "blk.0.ffn_norm.weight": floats(16),
+        "blk.0.ffn_gate.weight": floats(24, 16),
+        "blk.0.ffn_up.bias": floats(24),
+        "blk.0.ffn_down.weight": floats(16, 24),
+        "blk.x.attn_q.weight": floats(2),
+        "blk.0.attn_rot_embd": floats(2),
+        "rope_freqs.weight": ("F32", (2,), struct.pack("<2f", 1.0, 8.0)),
+    }
+    model = reader.read(write(tmp_path, tensors=tensors))
+    assert set(model.store.names()) == {
+        "model.embed_tokens.weight",
+        "lm_head.weight",
+        "model.norm.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.layers.0.self_attn.q_proj.weight",
+        "model.layers.0.self_attn.q_proj.bias",
+        "model.layers.0.self_attn.k_proj.weight",
+        "model.layers.0.self_attn.v_proj.weight",
+        "model.layers.0.self_attn.o_proj.weight",
+        "model.layers.0.post_attention_layernorm.weight",
+        "model.layers.0.mlp.gate_proj.weight",
+        "model.layers.0.mlp.up_proj.bias",
+        "model.layers.0.mlp.down_proj.weight",
+        "blk.x.attn_q.weight",
+        "blk.0.attn_rot_embd",
+        "rope_freqs.weight",
+    }
+    assert not model.config["tie_word_embeddings"]
+    assert model.config["attention_bias"]
+    assert model.config["mlp_bias"]
+    assert model.config["rope_parameters"] == {
+        "rope_type": "factors",
+        "rope_theta": 10000.0,
+        "factors": [1.0, 8.0],
+    }
+    stored = np.arange(256, dtype=np.float32).reshape(16, 16)
+    order = [h * 4 + i for h in range(4) for i in (0, 2, 1, 3)]
+    attention = "model.layers.0.self_attn"
+    np.testing.assert_array_equal(model.store.floats(f"{attention}.q_proj.weight"), stored[order])
+    np.testing.assert_array_equal(model.store.floats(f"{attention}.q_proj.bias"), order)
+    np.testing.assert_array_equal(
+        model.store.floats(f"{attention}.k_proj.weight"), stored[order[:8]]
+    )
+    np.testing.assert_array_equal(model.store.floats(f"{attention}.v_proj.weight"), stored[:8])
+    assert model.store.bytes_mapped == (tmp_path / "m.gguf").stat().st_size
+
+
+def test_file_of_the_reference_writer() -> None:
+    """Rows of q and k are numbered in transformers' order; its writer has them permuted."""
+    model = reader.read(HERE / "gguf" / "llama.gguf")
+    store = model.store
+    rows = np.arange(32, dtype=np.float32)
+    attention = "model.layers.0.self_attn"
+    np.testing.assert_array_equal(store.floats(f"{attention}.q_proj.bias"), rows)
+    np.testing.assert_array_equal(store.floats(f"{attention}.k_proj.bias"), rows[:16])
+    np.testing.assert_array_equal(store.floats(f"{attention}.k_proj.weight")[:, 5], rows[:16])
+    np.testing.assert_allclose(store.floats(f"{attention}.q_proj.weight")[:, 7], rows, rtol=1e-3)
+    assert store.dtype(f"{attention}.q_proj.weight") == "Q8_0"
+    assert model.config["rope_parameters"]["factors"] == [1, 1, 4.5, 8]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"general.architecture": "mamba"}, r"general\.architecture: is 'mamba'; known are llama"),
+        ({"general.architecture": None}, r"general\.architecture: is missing"),
+        ({"general.architecture": 3}, r"general\.architecture: is 3, expected str"),
+        ({"split.count": 3}, r"split\.count: the model is split over 3 files"),
+        ({"llama.expert_count": 8}, r"llama\.expert_count: mixtures"),
+        ({"llama.block_count": None}, r"llama\.block_count: is missing"),
+        ({"llama.block_count": 0}, r"llama\.block_count: is 0, expected at least 1"),
+        ({"llama.block_count": True}, r"llama\.block_count: is True, expected int"),
+        ({"llama.block_count": "x" * 500}, r"llama\.block_count: is 'x{79}\.\.\., expected int"),
+        ({"llama.attention.head_count": -4}, r"head_count: is -4"),
+        ({"llama.attention.head_count": [4, 2]}, r"head_count: layers of different numbers"),
+        ({"llama.attention.head_count": [0]}, r"head_count: is 0"),
+        ({"llama.attention.head_count": []}, r"head_count: layers of different"),
+        ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, r"epsilon: is nan"),
+        ({"llama.rope.dimension_count": 2}, r"dimension_count: is not the 4 dimensions"),
+        ({"llama.attention.value_length": 8}, r"value_length: is not the 4 dimensions"),
+        ({"llama.rope.scaling.type": "longrope"}, r"scaling\.type: is 'longrope'; none, linear"),
+        ({"llama.rope.scaling.type": "yarn"}, r"scaling\.factor: is None"),
+        ({"tokenizer.ggml.eos_token_id": 6}, r"eos_token_id: is 6, the vocabulary has 6 tokens"),
+    ],
+)
+def test_keys_that_make_no_sense(changes: dict[str, Any], complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(trine.ModelError, match=rf"m\.gguf: .*{complaint}"):
+        reader.read(write(tmp_path, changes))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "complaint"),
+    [
+        ({"token_embd.weight": floats(6)}, r"'token_embd\.weight' is no table"),
+        ({"rope_freqs.weight": floats(3)}, r"'rope_freqs\.weight' is \(3,\), expected \(2,\)"),
+        ({"blk.0.attn_q.weight": floats(6, 16)}, r"'blk\.0\.attn_q\.weight'.*pairs of rows"),
+        (
+            {
+                "blk.0.attn_q.weight": floats(16, 16),
+                "model.layers.0.self_attn.q_proj.weight": TABLE,
+            },
+            "is also in",
+        ),
+    ],
+)
+def test_tensors_that_make_no_sense(
+    tensors: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(trine.ModelError, match=rf"m\.gguf: .*{complaint}"):
+        reader.read(write(tmp_path, tensors=tensors))
+
+
+def test_no_table(tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf([encoded(k, v) for k, v in KEYS.items()]))
+    with pytest.raises(trine.ModelError, match=r"m\.gguf: tensor 'token_embd\.weight' is no"):
+        reader.read(path)
+
+
+@pytest.mark.skipif("LlamaForCausalLM" in ARCHITECTURES, reason="is there")
+def test_load_knows_the_architecture(tmp_path: Path) -> None:
+    with pytest.raises(trine.ModelError, match=r"m\.gguf: .*LlamaForCausalLM"):
+        trine.load(write(tmp_path))
+    with pytest.raises(trine.ModelError, match=r"no such file"):
+        trine.load(str(tmp_path / "absent.gguf"))
+
+
+def test_unpermuted_store_has_the_names_of_the_file() -> None:
+    store = WeightStore([(HERE / "gguf" / "llama.gguf", "")])
+    assert "blk.0.attn_q.weight" in store.names()
+
+
+# Tokens.
+
+
+def trained(kind: str) -> Tokenizer:
+    """A byte-level BPE with the pre-tokenizer that such a tokenizer.json has."""
+    backend = Tokenizer(models.BPE(ignore_merges=kind == "llama-bpe"))
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if kind == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, level])
+    else:
+        backend.pre_tokenizer = level
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=["<|end|>", "<|user|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS, trainer)
+    return backend
+
+
+def tokens_of(backend: Tokenizer, kind: str, **more: Any) -> dict[str, Any]:
+    content = json.loads(backend.to_str())
+    vocab = sorted(content["model"]["vocab"].items(), key=lambda item: item[1])
+    special = {token["content"] for token in content["added_tokens"]}
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": kind,
+        "tokenizer.ggml.tokens": [token for token, _ in vocab],
+        "tokenizer.ggml.token_type": [3 if token in special else 1 for token, _ in vocab],
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in content["model"]["merges"]],
+        **more,
+    }
+
+
+def tokenizer_file(folder: Path, keys: dict[str, Any]) -> Path:
+    count = len(keys["tokenizer.ggml.tokens"])
+    return write(folder, keys, {"token_embd.weight": ("F32", (count, 16), bytes(count * 64))})
+
+
+TEXTS = [
+    *CORPUS,
+    "",
+    "  x",
+    "it's 12345 IT'S\r\n\r\n end ",
+    "naïve 模型 🎉\u200d ٣ Ⅷ",
+    "<|user|>hi<|end|> <|end|>",
+    "\x00\x01\t\n",
+]
+
+
+@pytest.mark.parametrize("kind", ["smollm", "gpt-2"])
+def test_byte_level_tokens(kind: str, tmp_path: Path) -> None:
+    original = trained(kind)
+    model = reader.read(tokenizer_file(tmp_path, tokens_of(original, kind)))
+    encoder = model.tokenizer.encoder()
+    for text in TEXTS:
+        ours, theirs = encoder.backend.encode(text), original.encode(text)
+        assert (ours.ids, ours.offsets) == (theirs.ids, theirs.offsets)
+        assert encoder.backend.decode(ours.ids) == original.decode(theirs.ids)
+    assert encoder.limit == 64
+    ours, theirs = (json.loads(b.to_str()) for b in (encoder.backend, original))
+    assert ours["added_tokens"] == theirs["added_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "pieces"),
+    [
+        ("llama-bpe", "it'S 12345\n\n x", ["it", "'S", " ", "123", "45", "\n\n", " x"]),
+        ("qwen2", "a 123 b", ["a", " ", "1", "2", "3", " b"]),
+        ("gpt-2", "it's 12345", ["it", "'s", " 12345"]),
+        ("refact", "x 12 y", ["x", " ", "1", "2", " y"]),
+        ("default", "a+b 1234", ["a", "+", "b", " ", "123", "4"]),
+        (None, "a+b 1234", ["a", "+", "b", " ", "123", "4"]),
+    ],
+)
+def test_splits(kind: str | None, text: str, pieces: list[str], tmp_path: Path) -> None:
+    keys = tokens_of(trained("gpt-2"), "x") | {"tokenizer.ggml.pre": kind}
+    backend = reader.read(tokenizer_file(tmp_path, keys)).tokenizer.encoder().backend
+    assert backend.pre_tokenizer is not None
+    split = backend.pre_tokenizer.pre_tokenize_str(text)
+    assert [text[a:b] for _, (a, b) in split] == pieces
+
+
+def test_ends_and_settings(tmp_path: Path) -> None:
+    keys = tokens_of(
+        trained("gpt-2"),
+        "llama-bpe",
+        **{
+            "tokenizer.ggml.bos_token_id": 1,
+            "tokenizer.ggml.eos_token_id": 0,
+            "tokenizer.ggml.add_eos_token": True,
+            "tokenizer.chat_template": "{{ x }}",
+            "tokenizer.chat_templates": ["tools"],
+            "tokenizer.chat_template.tools": "{{ y }}",
+        },
+    )
+    tokenizer = reader.read(tokenizer_file(tmp_path, keys)).tokenizer
+    assert tokenizer.settings == {
+        "bos_token": "<|user|>",
+        "eos_token": "<|end|>",
+        "add_bos_token": True,  # by default, for this kind
+        "add_eos_token": True,
+        "chat_template": "{{ x }}",
+        "chat_templates": {"tools": "{{ y }}"},
+    }
+    backend = tokenizer.encoder().backend
+    assert backend.encode("").ids == [1, 0]
+    assert backend.encode("", "").ids == [1, 0, 1, 0]
+    assert tokenizer.encoder().special_id("eos_token") == 0
+
+
+def test_sentence_piece_tokens() -> None:
+    tokenizer = reader.read(HERE / "gguf" / "llama.gguf").tokenizer
+    backend = tokenizer.encoder().backend
+    expected = json.loads((HERE / "gguf" / "llama.json").read_text())
+    for text, ids in expected.items():
+        assert backend.encode(text, add_special_tokens=False).ids == ids
+        assert backend.encode(text).ids == [1, *ids]
+        if "\N{LOWER ONE EIGHTH BLOCK}" not in text:
+            assert backend.decode(ids) == text
+    assert backend.encode("a</s>").ids[-1] == 2
+    assert tokenizer.settings["chat_template"] == "{{ messages }}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"model": "wordpiece"}, r"model: is 'wordpiece'; gpt2 and llama are read"),
+        ({"model": None}, r"model: is missing"),
+        ({"pre": "unheard-of"}, r"pre: is 'unheard-of'; known are"),
+        ({"token_type": [1]}, r"token_type: has 1 items for 600 tokens"),
+        ({"token_type": ["1"]}, r"token_type: item 0 is '1', expected int"),
+        ({"token_type": 1}, r"token_type: is 1, expected an array"),
+        ({"merges": ["nospace"]}, r"merges: item 0, 'nospace', does not merge"),
+        ({"merges": ["a \u4e00"]}, r"merges: item 0"),
+        ({"bos_token_id": 10**6}, r"bos_token_id: is 1000000, the vocabulary has"),
+        ({"add_bos_token": True}, r"bos_token_id: is missing"),
+        ({"add_bos_token": 1}, r"add_bos_token: is 1, expected bool"),
+        ({"tokens": []}, r"tokens: is missing"),
+        ({"tokens": ["a", "a"]}, r"tokens: token 'a' comes twice"),
+        ({"tokens": [b"\xff"]}, r"tokens: item 0 is b'\\xff', expected str, in UTF-8"),
+        ({"model": "llama"}, r"scores: is missing"),
+        ({"model": "llama", "scores": [0.5]}, r"scores: has 1 items for"),
+    ],
+)
+def test_tokenizers_that_make_no_sense(
+    changes: dict[str, Any], complaint: str, tmp_path: Path
+) -> None:
+    keys = tokens_of(trained("gpt-2"), "gpt-2")
+    changed = {f"tokenizer.ggml.{name}": value for name, value in changes.items()}
+    if "tokens" in changes:
+        changed["tokenizer.ggml.token_type"] = None
+    table = ("F32", (600, 16), bytes(600 * 64))
+    path = write(tmp_path, keys | changed, {"token_embd.weight": table})
+    with pytest.raises(trine.ModelError, match=rf"m\.gguf: tokenizer\.ggml\.{complaint}"):
+        reader.read(path).tokenizer.encoder()
+
+
+def test_more_tokens_than_rows(tmp_path: Path) -> None:
+    path = write(tmp_path, tokens_of(trained("gpt-2"), "gpt-2"))
+    with pytest.raises(trine.ModelError, match=r"tokens: has 600 tokens, the embedding table 6"):
+        reader.read(path).tokenizer.encoder()
+
+
+def test_long_arrays_are_quick(tmp_path: Path) -> None:
+    """200 000 strings: a value of the metadata costs its place in the file."""
+    one = struct.pack("<Q", 3) + b"abc"
+    path = tmp_path / "m.gguf"
+    path.write_bytes(gguf([key("k", 9, array(8, one * 200_000, 200_000))]))
+    assert read_gguf(path)[0]["k"] == ["abc"] * 200_000
+    assert WeightStore([(path, "")]).names() == []
