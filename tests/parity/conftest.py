@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live parity with the reference libraries: a second suite, because it needs them installed.
 
-    pip install torch transformers sentence-transformers sentencepiece protobuf
+    pip install torch transformers sentence-transformers sentencepiece protobuf gguf
     pytest tests/parity
 
 Where one of them is missing the run ends with an error: a skip would look like a pass.
@@ -20,12 +20,20 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 if str(GOLDEN) not in sys.path:  # tiny.py, stacks.py and compare.py serve both suites
     sys.path.insert(0, str(GOLDEN))
 
-NEEDED = ("torch", "transformers", "sentence_transformers", "sentencepiece", "google.protobuf")
+REQUIREMENTS = "torch transformers sentence-transformers sentencepiece protobuf gguf"
+NEEDED = (
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "sentencepiece",
+    "google.protobuf",
+    "gguf",
+)
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if MISSING:
     raise pytest.UsageError(
         f"tests/parity compares with the reference libraries; not installed: {', '.join(MISSING)}. "
-        "Run: pip install torch transformers sentence-transformers sentencepiece protobuf"
+        f"Run: pip install {REQUIREMENTS}"
     )
 
 if TYPE_CHECKING:
