@@ -66,9 +66,11 @@ void to_f32(DType dtype, const std::byte* src, float* dst, size_t n) {
     case DType::kBF16:
       return convert_halves<bf16_to_f32>(src, dst, n);
     default:
-      if (!is_readable(dtype) || n % static_cast<size_t>(block_of(dtype)) != 0) {
-        throw ModelError(cat("cannot read ", n, " elements of ", name_of(dtype),
-                             " as float: ", kReadable, ", in whole blocks"));
+      if (!is_readable(dtype)) {
+        throw ModelError(cat("cannot read ", name_of(dtype), " as float: ", kReadable));
+      }
+      if (n % static_cast<size_t>(block_of(dtype)) != 0) {
+        throw ModelError(cat(n, " elements of ", name_of(dtype), " are no whole blocks"));
       }
       return blocks_to_f32(dtype, src, dst, n);
   }

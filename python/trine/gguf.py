@@ -225,8 +225,10 @@ def read_config(metadata: Metadata, shapes: dict[str, tuple[int, ...]]) -> dict[
     config |= _special_ids(metadata, embedding[0])
     config |= _rope(metadata, name)
     if name == "granite":
+        # ggml takes 0 for "not given", and then scales scores as every Llama does.
+        config["attention_multiplier"] = config["head_dim"] ** -0.5
         for key, field in _MULTIPLIERS.items():
-            if (value := metadata.get(f"{name}.{key}", float)) is not None:
+            if value := metadata.get(f"{name}.{key}", float):
                 config[field] = value
     if (window := metadata.get(f"{name}.attention.sliding_window", int)) is not None:
         config["sliding_window"] = window

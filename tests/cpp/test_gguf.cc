@@ -240,7 +240,8 @@ TEST(gguf_blocks_by_hand) {
   x = floats_of(DType::kQ4K, d + m + scales + nibbles, 256);
   CHECK(x[0] == 66.0f && x[1] == 3.0f && x[32] == 0.0f);
   CHECK(x[128] == 0.5f * 0x21 * 3 + 3.0f * 0x12 && x[129] == 3.0f * 0x12);
-  CHECK_THROWS_WITH(floats_of(DType::kQ4_0, d + q, 16), ModelError, "in whole blocks");
+  CHECK_THROWS_WITH(floats_of(DType::kQ4_0, d + q, 16), ModelError,
+                    "16 elements of Q4_0 are no whole blocks");
   CHECK_THROWS_WITH(floats_of(DType::kIQ4XS, d + q, 256), ModelError, "IQ4_XS");
 }
 

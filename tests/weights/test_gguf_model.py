@@ -150,6 +150,11 @@ def test_granite(tmp_path: Path) -> None:
         "granite.logit_scale": 8.0,
     }
     path = tmp_path / "m.gguf"
+    plain = keys | {"granite.attention.scale": 0.0, "granite.logit_scale": 0.0}
+    path.write_bytes(file_of(plain, {"token_embd.weight": TABLE}))
+    config = reader.read(path).config
+    assert config["attention_multiplier"] == 0.5
+    assert "logits_scaling" not in config
     path.write_bytes(file_of(keys, {"token_embd.weight": TABLE}))
     assert reader.read(path).config == CONFIG | {
         "architectures": ["GraniteForCausalLM"],
