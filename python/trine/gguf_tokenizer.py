@@ -79,15 +79,17 @@ class GgufTokenizer(TokenizerSource):
     def __init__(self, metadata: Metadata, *, vocab_size: int, limit: int) -> None:
         super().__init__()
         self._metadata, self._vocab_size, self._limit = metadata, vocab_size, limit
-        self.settings = read_settings(metadata) if self.exist() else {}
+        self._exists = bool(metadata.values.get(f"{_PREFIX}tokens"))
+        self.settings = read_settings(metadata) if self._exists else {}
 
     def exist(self) -> bool:
         """Whether the file has a vocabulary."""
-        return f"{_PREFIX}tokens" in self._metadata.values
+        return self._exists
 
     def _read(self) -> TextEncoder:
         special = {role: self.settings[role] for role in _ROLES.values() if role in self.settings}
         backend = build(self._metadata, self._vocab_size)
+        self._metadata.values.clear()  # the strings of a vocabulary take megabytes
         return TextEncoder(backend, limit=self._limit, special=special)
 
 

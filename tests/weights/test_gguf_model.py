@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 import trine
 from trine import gguf as reader
+from trine import nn
 from trine._core import WeightStore, read_gguf
 from trine.models import ARCHITECTURES
 
@@ -235,6 +236,25 @@ def test_file_of_the_reference_writer() -> None:
     np.testing.assert_allclose(store.floats(f"{attention}.q_proj.weight")[:, 7], rows, rtol=1e-3)
     assert store.dtype(f"{attention}.q_proj.weight") == "Q8_0"
     assert model.config["rope_parameters"]["factors"] == [1, 1, 4.5, 8]
+
+
+def test_graph_has_rows_in_order() -> None:
+    """As packed weights, as a bias and as a table that is read in place."""
+    store = reader.read(HERE / "gguf" / "llama.gguf").store
+    g = nn.Graph(store)
+    attention = g.scope("model.layers.0.self_attn")
+    ids = g.input("input_ids")
+    table = attention["k_proj"].weight("weight")  # F16, 16 rows that say their number
+    x = nn.embedding((ids, table))
+    g.output("table", x)
+    g.output("q", nn.linear(x, attention["q_proj"]))
+    g.ignore("model.layers.0.self_attn.k_proj.bias")
+    tokens = np.arange(16, dtype=np.int32)
+    out = g.compile(threads=2).run(tokens, np.array([0, 16], np.int32), outputs=["table", "q"])
+    np.testing.assert_array_equal(out["table"], np.repeat(tokens[:, None], 32, 1))
+    rows = np.arange(32)
+    expected = 32.0 * np.outer(tokens, rows) + rows  # q's weight is in Q8_0
+    np.testing.assert_allclose(out["q"], expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
