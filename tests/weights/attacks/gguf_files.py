@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 _FORMATS = dict(zip(range(13), "BbHhIif?..QqD", strict=True)) | {F64: "d"}
@@ -102,3 +105,29 @@ def file_of(keys: dict[str, Any], tensors: dict[str, tuple[str, tuple[int, ...],
         infos.append(Tensor(name, tuple(reversed(shape)), TYPES[kind][0], len(data)))
         data += raw + bytes(-len(raw) % 32)
     return gguf([encoded(name, value) for name, value in keys.items()], infos, data)
+
+
+# A tiny Llama.
+KEYS: dict[str, Any] = {
+    "general.architecture": "llama",
+    "llama.block_count": 1,
+    "llama.context_length": 64,
+    "llama.embedding_length": 16,
+    "llama.feed_forward_length": 24,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+}
+TABLE = ("F32", (6, 16), bytes(6 * 16 * 4))
+
+
+def write(
+    folder: Path,
+    changes: dict[str, Any] | None = None,
+    tensors: dict[str, Any] | None = None,
+) -> Path:
+    """A file of KEYS with changes (None takes one out) and an embedding table."""
+    keys = {k: v for k, v in (KEYS | (changes or {})).items() if v is not None}
+    path = folder / "m.gguf"
+    path.write_bytes(file_of(keys, {"token_embd.weight": TABLE} | (tensors or {})))
+    return path
