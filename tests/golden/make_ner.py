@@ -25,7 +25,7 @@ from torch.nn import functional
 FOLDER = Path(__file__).resolve().parent / "examples" / "ner"
 LABELS = ["O"] + [f"{tag}-{kind}" for kind in ("PER", "LOC", "ORG", "MISC") for tag in "BI"]
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
-STEPS, BATCH, PIECES = 1400, 40, 1100
+STEPS, BATCH, PIECES = 1200, 32, 1100
 
 
 def words_of(text: str) -> list[str]:
