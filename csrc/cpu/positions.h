@@ -2,8 +2,9 @@
 // DeBERTa's position tables as the attention kernel reads them. Columns are the tables' rows in the
 // order of the distances they stand for, a run of equal ones once: so neighbouring distances lie in
 // the same or in neighbouring columns, and every kernel finds them by a contiguous load and a
-// permutation within it. The first columns may be unused (zeros). A head's columns are packed like the keys of a sequence, into panels of 16
-// [ceil(columns / 16) + 1][head_dim][16]; the panel behind the last is zeros, for tiles of two.
+// permutation within it. The first columns may be unused (zeros). A head's columns are packed like
+// the keys of a sequence, into panels of 16 [ceil(columns / 16) + 1][head_dim][16]; the panel
+// behind the last is zeros, for tiles of two.
 #pragma once
 
 #include "exec/distances.h"
