@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print the README's first command that contains WORD, so that CI runs what users read.
 
-python .ci/readme_command.py test
+python .ci/readme_command.py pytest
 """
 
 from __future__ import annotations
