@@ -32,6 +32,14 @@
 #define TRINE_TARGET(features) __attribute__((target(features)))
 #endif
 
+// Between a broadcast of `vector` and its use as one of bfloat16: clang 16 crashes on the two
+// folded into one.
+#if defined(__clang__) && __clang_major__ <= 16
+#define TRINE_OPAQUE(vector) __asm__("" : "+v"(vector))
+#else
+#define TRINE_OPAQUE(vector) (void)0
+#endif
+
 // Before a loop of constant trip count over an array that must live in registers.
 #if defined(__clang__)
 #define TRINE_UNROLL _Pragma("unroll")

@@ -80,7 +80,9 @@ TRINE_TARGET("avx512f") float avx512_loop(int64_t rounds) {
 
 TRINE_TARGET("avx512f,avx512bf16") float avx512_bf16_loop(int64_t rounds) {
   volatile float factor = 0.999f;
-  const auto f = reinterpret_cast<__m512bh>(_mm512_castps_si512(_mm512_set1_ps(factor)));
+  __m512 both = _mm512_set1_ps(factor);
+  TRINE_OPAQUE(both);
+  const auto f = reinterpret_cast<__m512bh>(_mm512_castps_si512(both));
   __m512 sums[kChains];
   TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
   for (int64_t round = 0; round < rounds; ++round) {

@@ -13,6 +13,7 @@ struct DotFormat {
   }
   static TRINE_INLINE Vec weights(Vec line, int) { return line; }
   static TRINE_INLINE __m512bh pairs(Vec v) {
+    TRINE_OPAQUE(v.v);
     return reinterpret_cast<__m512bh>(_mm512_castps_si512(v.v));
   }
   static TRINE_INLINE Vec multiply_add(Vec x, Vec w, Vec sum) {
