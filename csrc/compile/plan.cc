@@ -204,7 +204,6 @@ class Planner {
         }
       }
       Step step = backend_.lower(graph(), node, in, operand(static_cast<NodeId>(id)));
-      step.node = static_cast<NodeId>(id);
       plan_->steps.push_back(std::move(step));
     }
   }

@@ -120,13 +120,10 @@ void Workspace::set_context(const Plan& plan) noexcept {
   context_.device = device_->get();
 }
 
-void Workspace::run(const Plan& plan, NodeId last) noexcept {
+void Workspace::run(const Plan& plan) noexcept {
   set_context(plan);
   if (!seconds_) {
-    for (const Step& step : plan.steps) {
-      step.run(step.args.get(), context_);
-      if (step.node == last) return;
-    }
+    for (const Step& step : plan.steps) step.run(step.args.get(), context_);
     return;
   }
   seconds_->clear();

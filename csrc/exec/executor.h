@@ -36,8 +36,7 @@ class Workspace {
   void reserve(const Plan&, int64_t tokens, int32_t sequences, int64_t max_length);
   void clear() noexcept;
   void append(const BatchView&) noexcept;
-  // Runs the steps, or those up to and including `last` (a node of plan.graph).
-  void run(const Plan&, NodeId last = kNoNode) noexcept;
+  void run(const Plan&) noexcept;
   // Rows [begin, begin + rows) of an output, densely into `to`.
   static void copy_rows(const RunContext&, const Operand&, int64_t begin, int64_t rows,
                         float* to) noexcept;

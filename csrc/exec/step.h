@@ -81,7 +81,6 @@ struct Step {
   using Function = void (*)(const void* args, const RunContext&) noexcept;
   Function run = nullptr;
   std::shared_ptr<const void> args;
-  NodeId node = kNoNode;
   Op op = Op::input;
   DType dtype = DType::kF32;  // what is multiplied
   std::string name;

@@ -8,24 +8,10 @@
 
 namespace trine::cpu::neon {
 
-#include "cpu/kernels/math-inl.h"
-#include "cpu/kernels/rows-inl.h"
-
-#include "cpu/kernels/activation-inl.h"
-#include "cpu/kernels/add-inl.h"
-#include "cpu/kernels/attention-inl.h"
-#include "cpu/kernels/embedding-inl.h"
-#include "cpu/kernels/l2_normalize-inl.h"
-#include "cpu/kernels/layer_norm-inl.h"
-#include "cpu/kernels/linear-inl.h"
-#include "cpu/kernels/linear_bf16-inl.h"
-#include "cpu/kernels/pool-inl.h"
+#include "cpu/kernels/all-inl.h"
 
 extern const KernelTable kTable;
-const KernelTable kTable = {
-    Isa::kNeon, "neon",    kLinear,    kLinearBF16, attention, attention_scratch_bytes,
-    layer_norm, embedding, activation, add,         pool,      l2_normalize,
-};
+const KernelTable kTable = all_kernels(Isa::kNeon, "neon");
 
 }  // namespace trine::cpu::neon
 

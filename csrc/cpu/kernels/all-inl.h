@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every kernel of one instruction set: included by csrc/cpu/isa/<isa>.cc inside the namespace of
+// its Vec.
+
+#include "cpu/kernels/math-inl.h"
+#include "cpu/kernels/rows-inl.h"
+
+#include "cpu/kernels/activation-inl.h"
+#include "cpu/kernels/add-inl.h"
+#include "cpu/kernels/attention-inl.h"
+#include "cpu/kernels/embedding-inl.h"
+#include "cpu/kernels/l2_normalize-inl.h"
+#include "cpu/kernels/layer_norm-inl.h"
+#include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_bf16-inl.h"
+#include "cpu/kernels/pool-inl.h"
+
+static constexpr KernelTable all_kernels(Isa isa, const char* name) {
+  return {
+      isa,        name,      kLinear,    kLinearBF16, attention, attention_scratch_bytes,
+      layer_norm, embedding, activation, add,         pool,      l2_normalize,
+  };
+}
