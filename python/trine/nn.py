@@ -199,15 +199,6 @@ def relative_bias(table: Value, *, num_buckets: int, max_distance: int, span: in
     )
 
 
-def activate(x: Value, activation: str) -> Value:
-    """``activation(x)``; folded into the linear that made ``x`` where there is one."""
-    return (
-        x
-        if activation in ("none", "linear", "identity")
-        else x.graph.add("activation", [x], activation=activation)
-    )
-
-
 def pool(x: Value, mode: str, *, include_prompt: bool = True) -> Value:
     """One row per sequence: cls, mean, max, mean_sqrt_len_tokens, weightedmean or lasttoken."""
     return x.graph.add("pool", [x], mode=mode, include_prompt=include_prompt)

@@ -318,8 +318,7 @@ def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
     """Add the model and the outputs of its head to ``g``; returns the last hidden state."""
     c = read(Config, config)
     root = g.scope()
-    prefixed = root["deberta"]["embeddings"]["word_embeddings"].has("weight")
-    w = root["deberta"] if prefixed else root
+    w = heads.encoder_scope(root, "deberta")
     check(c)
     rel = Positions(relative_positions(w["encoder"], c), position_terms(config))
     states = encoder(g, w, rel, c)

@@ -37,6 +37,12 @@ class Body:
         self.g.output("logits", logits)
 
 
+def encoder_scope(root: Scope, prefix: str) -> Scope:
+    """The encoder's weights: under ``prefix``, or at the top of a file of an encoder alone."""
+    inside = root[prefix]
+    return inside if inside["embeddings"]["word_embeddings"].has("weight") else root
+
+
 def token_classification(b: Body) -> None:
     """Labels for each token."""
     b.labelled(nn.linear(b.x, b.module("classifier")))

@@ -154,8 +154,7 @@ def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
     """Add the model and the outputs of its head to ``g``; returns the last hidden state."""
     c = read(Config, config)
     root = g.scope()
-    prefixed = root["mpnet"]["embeddings"]["word_embeddings"].has("weight")
-    w = root["mpnet"] if prefixed else root
+    w = heads.encoder_scope(root, "mpnet")
     x = encoder(g, w, c)
     HEADS[architecture][1](MPNet(g, x, root, w, config, c))
     return x
