@@ -78,10 +78,14 @@ class Planner {
   static std::vector<size_t> in_place_slots(Op op) {
     switch (op) {
       case Op::layer_norm:
+      case Op::rms_norm:
+      case Op::rope:
+      case Op::scale:
       case Op::activation:
       case Op::l2_normalize:
         return {0};
       case Op::add:
+      case Op::gated:
         return {0, 1};
       case Op::linear:
         return {3};

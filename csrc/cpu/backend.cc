@@ -34,6 +34,15 @@ struct Kernels {
   static void layer_norm(const LayerNormArgs& a, const RunContext& c) noexcept {
     cpu::layer_norm(a, workers(c));
   }
+  static void rms_norm(const RmsNormArgs& a, const RunContext& c) noexcept {
+    cpu::rms_norm(a, workers(c));
+  }
+  static void rotary(const RotaryArgs& a, const RunContext& c) noexcept {
+    cpu::rotary(a, workers(c));
+  }
+  static void rope(const RopeArgs& a, const RunContext& c) noexcept { cpu::rope(a, workers(c)); }
+  static void gated(const GatedArgs& a, const RunContext& c) noexcept { cpu::gated(a, workers(c)); }
+  static void scale(const ScaleArgs& a, const RunContext& c) noexcept { cpu::scale(a, workers(c)); }
   static void embedding(const EmbeddingArgs& a, const RunContext& c) noexcept {
     cpu::embedding(a, workers(c));
   }

@@ -53,6 +53,11 @@ struct KernelTable {
   void (*add)(const AddArgs&, int64_t begin, int64_t end) noexcept;
   void (*pool)(const PoolArgs&, int64_t begin, int64_t end) noexcept;
   void (*l2_normalize)(const L2NormalizeArgs&, int64_t begin, int64_t end) noexcept;
+  void (*rms_norm)(const RmsNormArgs&, int64_t begin, int64_t end) noexcept;
+  void (*rotary)(const RotaryArgs&, int64_t begin, int64_t end) noexcept;
+  void (*rope)(const RopeArgs&, int64_t begin, int64_t end) noexcept;
+  void (*gated)(const GatedArgs&, int64_t begin, int64_t end) noexcept;
+  void (*scale)(const ScaleArgs&, int64_t begin, int64_t end) noexcept;
 };
 
 // Null when this build or this processor lacks the instruction set.

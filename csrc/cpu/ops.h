@@ -26,6 +26,11 @@ void activation(const ActivationArgs&, const Workers&) noexcept;
 void add(const AddArgs&, const Workers&) noexcept;
 void pool(const PoolArgs&, const Workers&) noexcept;
 void l2_normalize(const L2NormalizeArgs&, const Workers&) noexcept;
+void rms_norm(const RmsNormArgs&, const Workers&) noexcept;
+void rotary(const RotaryArgs&, const Workers&) noexcept;
+void rope(const RopeArgs&, const Workers&) noexcept;
+void gated(const GatedArgs&, const Workers&) noexcept;
+void scale(const ScaleArgs&, const Workers&) noexcept;
 
 // Weights [N, K] (row-major, F32, F16 or BF16, any alignment) into the panels of kernel_table.h,
 // starting at `packed`, 64-byte aligned; bf16 rounded to nearest, ties to even. `packed_..` says

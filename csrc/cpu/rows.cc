@@ -58,4 +58,24 @@ void l2_normalize(const L2NormalizeArgs& args, const Workers& workers) noexcept 
   split_rows(workers.table->l2_normalize, args, args.rows, args.cols, kCheap, workers);
 }
 
+void rms_norm(const RmsNormArgs& args, const Workers& workers) noexcept {
+  split_rows(workers.table->rms_norm, args, args.rows, args.cols, kCheap, workers);
+}
+
+void rotary(const RotaryArgs& args, const Workers& workers) noexcept {
+  split_rows(workers.table->rotary, args, args.rows, 2 * args.pairs, kDear, workers);
+}
+
+void rope(const RopeArgs& args, const Workers& workers) noexcept {
+  split_rows(workers.table->rope, args, args.rows, args.heads * args.head_dim, kCheap, workers);
+}
+
+void gated(const GatedArgs& args, const Workers& workers) noexcept {
+  split_rows(workers.table->gated, args, args.rows, args.cols, kDear, workers);
+}
+
+void scale(const ScaleArgs& args, const Workers& workers) noexcept {
+  split_rows(workers.table->scale, args, args.rows, args.cols, kCheap, workers);
+}
+
 }  // namespace trine::cpu

@@ -115,6 +115,70 @@ struct LayerNormArgs {
   float eps;
 };
 
+// y[i] = x[i] / sqrt(mean of x[i]^2 + eps) * weight, each row on its own. y may be x.
+struct RmsNormArgs {
+  const float* x;
+  int64_t ldx;
+  const float* weight;  // [cols]
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+  float eps;
+};
+
+// y[t] = scaling * cos(a_0 ..), then scaling * sin(a_0 ..), for the angles a_c = positions[t] *
+// frequency_c, rounded to float as torch rounds them (at 1e5 that is more than what they are
+// worth, but models were trained so). exec/rotary.h has the frequencies of a sequence.
+struct RotaryArgs {
+  static constexpr int64_t kMaxPairs = 512;
+  const int32_t* positions;
+  const float* inv_freq;       // [pairs]
+  const float* long_inv_freq;  // [pairs], or null
+  float* y;
+  int64_t ldy;
+  int64_t rows, pairs;
+  Ragged batch;
+  const int32_t* lengths;  // of the whole sequences; null: as many as they have rows
+  float scaling;
+  int32_t original_length;  // 0: inv_freq whatever the length
+  float base, factor;       // of dynamic frequencies
+};
+
+// Of each head, columns c and c + turned / 2 < turned, times (cos, sin) of the table's row: y[c] =
+// x[c] cos - x[c + turned / 2] sin, y[c + turned / 2] = x[c + turned / 2] cos + x[c] sin. The other
+// columns are copied. y may be x.
+struct RopeArgs {
+  const float* x;
+  int64_t ldx;
+  const float* table;  // cosines, then sines
+  int64_t ldt;
+  float* y;
+  int64_t ldy;
+  int64_t rows;
+  int64_t heads, head_dim, turned;
+};
+
+// y[i] = act(gate[i]) * up[i]; y may be gate or up.
+struct GatedArgs {
+  const float* gate;
+  const float* up;
+  int64_t ldg, ldu;
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+  Activation activation;
+};
+
+// y[i] = factor * x[i]; y may be x.
+struct ScaleArgs {
+  const float* x;
+  int64_t ldx;
+  float* y;
+  int64_t ldy;
+  int64_t rows, cols;
+  float factor;
+};
+
 // y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the
 // checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. Ids were checked
 // against `table_rows` before the run.

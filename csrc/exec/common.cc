@@ -92,6 +92,12 @@ Cost cost_of(const Graph& graph, const Node& node) {
     case Op::layer_norm:
       cost.flops_per_row = 8 * cols;
       break;
+    case Op::rms_norm:
+      cost.flops_per_row = 4 * cols;
+      break;
+    case Op::rope:
+      cost.flops_per_row = 3 * cols;
+      break;
     default:
       cost.flops_per_row = cols;
   }

@@ -161,6 +161,86 @@ Step layer_norm(const Graph& graph, const Node& node, std::span<const Operand> i
 }
 
 template <class Kernels>
+Step rms_norm(const Graph& graph, const Node& node, std::span<const Operand> in,
+              const Operand& out) {
+  struct Args : Unary {
+    Operand weight;
+    float eps;
+  };
+  return step(graph, node, Args{{in[0], out}, in[1], node.as<RmsNormAttrs>().eps},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::rms_norm(
+                    {a.x.template at<const float>(c), a.x.ld, a.weight.template at<const float>(c),
+                     a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols, a.eps},
+                    c);
+              });
+}
+
+template <class Kernels>
+Step rotary(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand positions, inv_freq, long_inv_freq, y;
+    RotaryAttrs attrs;
+  };
+  return step(
+      graph, node,
+      Args{in[0], in[1], in.size() > 2 ? in[2] : Operand{}, out, node.as<RotaryAttrs>()},
+      [](const Args& a, const RunContext& c) noexcept {
+        Kernels::rotary(
+            {a.positions.template at<const int32_t>(c), a.inv_freq.template at<const float>(c),
+             a.long_inv_freq.template at<const float>(c), a.y.template at<float>(c), a.y.ld,
+             a.y.rows_in(c), a.y.cols / 2, c.batch, nullptr, a.attrs.scaling,
+             a.attrs.original_length, a.attrs.base, a.attrs.factor},
+            c);
+      });
+}
+
+template <class Kernels>
+Step rope(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    Operand table;
+    int64_t heads;
+  };
+  return step(graph, node, Args{{in[0], out}, in[1], node.as<RopeAttrs>().heads},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::rope(
+                    {a.x.template at<const float>(c), a.x.ld, a.table.template at<const float>(c),
+                     a.table.ld, a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.heads,
+                     a.y.cols / a.heads, a.table.cols},
+                    c);
+              });
+}
+
+template <class Kernels>
+Step gated(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args {
+    Operand gate, up, y;
+    Activation activation;
+  };
+  return step(
+      graph, node, Args{in[0], in[1], out, node.as<GatedAttrs>().activation},
+      [](const Args& a, const RunContext& c) noexcept {
+        Kernels::gated(
+            {a.gate.template at<const float>(c), a.up.template at<const float>(c), a.gate.ld,
+             a.up.ld, a.y.template at<float>(c), a.y.ld, a.y.rows_in(c), a.y.cols, a.activation},
+            c);
+      });
+}
+
+template <class Kernels>
+Step scale(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out) {
+  struct Args : Unary {
+    float factor;
+  };
+  return step(graph, node, Args{{in[0], out}, node.as<ScaleAttrs>().factor},
+              [](const Args& a, const RunContext& c) noexcept {
+                Kernels::scale({a.x.template at<const float>(c), a.x.ld, a.y.template at<float>(c),
+                                a.y.ld, a.y.rows_in(c), a.y.cols, a.factor},
+                               c);
+              });
+}
+
+template <class Kernels>
 Step embedding(const Graph& graph, const Node& node, std::span<const Operand> in,
                const Operand& out) {
   struct Args {
@@ -341,6 +421,16 @@ Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand
       return attention<Kernels>(graph, node, in, out);
     case Op::layer_norm:
       return layer_norm<Kernels>(graph, node, in, out);
+    case Op::rms_norm:
+      return rms_norm<Kernels>(graph, node, in, out);
+    case Op::rotary:
+      return rotary<Kernels>(graph, node, in, out);
+    case Op::rope:
+      return rope<Kernels>(graph, node, in, out);
+    case Op::gated:
+      return gated<Kernels>(graph, node, in, out);
+    case Op::scale:
+      return scale<Kernels>(graph, node, in, out);
     case Op::embedding:
       return embedding<Kernels>(graph, node, in, out);
     case Op::activation:

@@ -123,6 +123,52 @@ struct LayerNormAttrs {
   }
 };
 
+struct RmsNormAttrs {
+  float eps = 1e-6f;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("eps", self.eps);
+  }
+};
+
+struct RotaryAttrs {
+  float scaling = 1;
+  int32_t original_length = 0;
+  float base = 0;
+  float factor = 0;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("scaling", self.scaling);
+    field("original_length", self.original_length);
+    field("base", self.base);
+    field("factor", self.factor);
+  }
+};
+
+struct RopeAttrs {
+  int32_t heads = 0;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("heads", self.heads);
+  }
+};
+
+struct GatedAttrs {
+  Activation activation = Activation::kNone;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("activation", self.activation);
+  }
+};
+
+struct ScaleAttrs {
+  float factor = 1;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("factor", self.factor);
+  }
+};
+
 struct ActivationAttrs {
   Activation activation = Activation::kNone;
   template <class Self, class Visitor>
@@ -162,7 +208,8 @@ struct SliceAttrs {
 using Attrs =
     std::variant<NoAttrs, InputAttrs, WeightAttrs, ConstantAttrs, RelativeBiasAttrs, PositionsAttrs,
                  LinearAttrs, AttentionAttrs, WindowsAttrs, ConvWeightAttrs, LayerNormAttrs,
-                 ActivationAttrs, PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
+                 RmsNormAttrs, RotaryAttrs, RopeAttrs, GatedAttrs, ScaleAttrs, ActivationAttrs,
+                 PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
 
 // Names as configurations spell them ("gelu_new" and "gelu_pytorch_tanh" are both the tanh form).
 std::string_view name_of(Activation) noexcept;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "graph/graph.h"
 
+#include <algorithm>
 #include <array>
+#include <new>
 #include <type_traits>
 
 #include "base/error.h"
@@ -168,6 +170,25 @@ NodeId Graph::add(Op op, std::vector<NodeId> inputs, Attrs attrs, std::string na
   infer(*this, node);
   nodes.push_back(std::move(node));
   return static_cast<NodeId>(nodes.size() - 1);
+}
+
+NodeId Graph::add_constant(std::span<const float> values, std::vector<int64_t> dims,
+                           std::string name, std::string source) {
+  int64_t count = 1;
+  for (int64_t d : dims) {
+    if (d < 1 || d > (int64_t{1} << 31) || (count *= d) > (int64_t{1} << 31))
+      throw ModelError("a constant is empty or too large");
+  }
+  if (static_cast<size_t>(count) != values.size())
+    throw ModelError(cat("a constant has ", values.size(), " values for ", count, " places"));
+  constexpr std::align_val_t kLine{64};
+  auto* memory = new (kLine) float[values.size()];
+  std::copy(values.begin(), values.end(), memory);
+  std::shared_ptr<const float[]> data(
+      memory, [](const float* p) { ::operator delete[](const_cast<float*>(p), kLine); });
+  const auto index = static_cast<int32_t>(constants.size());
+  constants.push_back({std::move(data), std::move(dims)});
+  return add(Op::constant, {}, ConstantAttrs{index}, std::move(name), std::move(source));
 }
 
 void Graph::add_output(std::string name, NodeId id) {

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -84,6 +85,9 @@ struct Graph {
   // Appends a node after checking its inputs and inferring its shape. ModelError names the op, the
   // shapes and the line.
   NodeId add(Op op, std::vector<NodeId> inputs, Attrs attrs, std::string name, std::string source);
+  // A constant node of these numbers: ModelError unless there are as many as `dims` say.
+  NodeId add_constant(std::span<const float> values, std::vector<int64_t> dims, std::string name,
+                      std::string source);
   void add_output(std::string name, NodeId id);
   const Node& operator[](NodeId id) const { return nodes[static_cast<size_t>(id)]; }
 

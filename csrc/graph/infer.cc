@@ -2,6 +2,7 @@
 // Shape and dtype inference, one function per op. All checks of a graph's consistency are here, so
 // that nothing behind it needs any.
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 
 #include "base/error.h"
@@ -78,6 +79,11 @@ class Inference {
   void windows();
   void conv_weight();
   void layer_norm();
+  void rms_norm();
+  void rotary();
+  void rope();
+  void gated();
+  void scale();
   void activation();
   void add();
   void pool();
@@ -280,6 +286,62 @@ void Inference::layer_norm() {
   want_vector(2, node_.shape.cols(), "the bias");
   if (!(node_.as<LayerNormAttrs>().eps >= 0))
     fail("eps ", node_.as<LayerNormAttrs>().eps, " is out of range");
+}
+
+void Inference::rms_norm() {
+  arity(2, 2);
+  node_.shape = rows_of(0);
+  want_vector(1, node_.shape.cols(), "the weight");
+  if (!(node_.as<RmsNormAttrs>().eps >= 0))
+    fail("eps ", node_.as<RmsNormAttrs>().eps, " is out of range");
+}
+
+void Inference::rotary() {
+  arity(2, 3);
+  const auto& a = node_.as<RotaryAttrs>();
+  if (in(0).dtype != DType::kI32 || in(0).shape.rows != Rows::kTokens)
+    fail("needs positions of tokens");
+  const Shape& frequencies = in(1).shape;
+  if (frequencies.rows != Rows::kFixed || frequencies.dims.size() != 1 ||
+      frequencies.dims[0] > RotaryArgs::kMaxPairs) {
+    fail("inv_freq must be a vector of at most ", RotaryArgs::kMaxPairs, ", but is ",
+         to_string(frequencies));
+  }
+  const int64_t pairs = frequencies.dims[0];
+  if (has(2)) want_vector(2, pairs, "long_inv_freq");
+  if (!std::isfinite(a.scaling)) fail("the scaling must be finite");
+  if (a.original_length < 0 || (has(2) && a.original_length == 0))
+    fail("original_length ", a.original_length, " is out of range");
+  if (a.original_length > 0 && !has(2) && !(pairs > 1 && a.base > 0 && a.factor >= 1))
+    fail("dynamic frequencies need base > 0, factor >= 1 and two pairs or more");
+  node_.shape = {Rows::kTokens, {2 * pairs}};
+}
+
+void Inference::rope() {
+  arity(2, 2);
+  const int32_t heads = node_.as<RopeAttrs>().heads;
+  node_.shape = rows_of(0);
+  if (node_.shape.rows != Rows::kTokens || rows_of(1).rows != Rows::kTokens)
+    fail("needs rows of tokens");
+  if (heads < 1 || node_.shape.cols() % heads != 0)
+    fail(node_.shape.cols(), " columns don't split into ", heads, " heads");
+  const int64_t turned = rows_of(1).cols();
+  if (turned % 2 != 0 || turned > node_.shape.cols() / heads) {
+    fail("a table of ", turned, " columns doesn't fit heads of ", node_.shape.cols() / heads);
+  }
+}
+
+void Inference::gated() {
+  arity(2, 2);
+  node_.shape = rows_of(0);
+  rows_of(1);
+  same_rows(1, node_.shape);
+}
+
+void Inference::scale() {
+  arity(1, 1);
+  node_.shape = rows_of(0);
+  if (!std::isfinite(node_.as<ScaleAttrs>().factor)) fail("the factor must be finite");
 }
 
 void Inference::activation() {

@@ -17,6 +17,11 @@ struct Kernels {
     return {position_rows(a), 0, 0};
   }
   static void layer_norm(const LayerNormArgs& a, const RunContext&) noexcept { ref::layer_norm(a); }
+  static void rms_norm(const RmsNormArgs& a, const RunContext&) noexcept { ref::rms_norm(a); }
+  static void rotary(const RotaryArgs& a, const RunContext&) noexcept { ref::rotary(a); }
+  static void rope(const RopeArgs& a, const RunContext&) noexcept { ref::rope(a); }
+  static void gated(const GatedArgs& a, const RunContext&) noexcept { ref::gated(a); }
+  static void scale(const ScaleArgs& a, const RunContext&) noexcept { ref::scale(a); }
   static void embedding(const EmbeddingArgs& a, const RunContext&) noexcept { ref::embedding(a); }
   static void activation(const ActivationArgs& a, const RunContext&) noexcept {
     ref::activation(a);

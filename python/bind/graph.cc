@@ -79,6 +79,13 @@ void bind_graph(py::module_& m) {
           },
           py::arg("op"), py::arg("inputs"), py::arg("attrs"), py::arg("name") = "",
           py::arg("source") = "")
+      .def(
+          "add_constant",
+          [](Graph& g, const std::vector<float>& values, std::vector<int64_t> dims,
+             std::string name, std::string source) {
+            return g.add_constant(values, std::move(dims), std::move(name), std::move(source));
+          },
+          py::arg("values"), py::arg("dims"), py::arg("name") = "", py::arg("source") = "")
       .def("add_output", &Graph::add_output, py::arg("name"), py::arg("node"))
       .def("shape", &shape_of, py::arg("node"))
       .def("has_weight",

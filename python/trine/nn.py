@@ -65,6 +65,11 @@ class Graph:
             self._weights[name] = Value(self, node, name)
         return self._weights[name]
 
+    def constant(self, values: Sequence[float], *, name: str = "") -> Value:
+        """A vector of numbers that the graph brings along, such as frequencies."""
+        node = self.core.add_constant(values, [len(values)], name, _source_line())
+        return Value(self, node, name)
+
     def scope(self, prefix: str = "") -> Scope:
         """Weights whose names start with ``prefix`` and a dot."""
         return Scope(self, prefix)
@@ -138,6 +143,60 @@ def layer_norm(x: Value, w: Scope, *, eps: float) -> Value:
     """Normalise each row, then scale and shift it; old checkpoints say ``gamma`` and ``beta``."""
     names = ("gamma", "beta") if w.has("gamma") else ("weight", "bias")
     return x.graph.add("layer_norm", [x, *(w.weight(n) for n in names)], name=w.name, eps=eps)
+
+
+def rms_norm(x: Value, w: Scope, *, eps: float) -> Value:
+    """Each row divided by the root of its mean square, then scaled."""
+    return x.graph.add("rms_norm", [x, w.weight("weight")], name=w.name, eps=eps)
+
+
+def rotary(
+    ids: Value,
+    inv_freq: Sequence[float],
+    *,
+    scaling: float = 1.0,
+    long_inv_freq: Sequence[float] | None = None,
+    original_length: int = 0,
+    base: float = 0.0,
+    factor: float = 0.0,
+) -> Value:
+    """Cosines, then sines, of each token's position times each frequency: ``rope``'s table.
+
+    Parameters
+    ----------
+    inv_freq : a frequency for each pair of columns, as computed in float32.
+    scaling : of the table (``attention_factor`` of YaRN and LongRoPE).
+    long_inv_freq : LongRoPE's, for sequences of more than ``original_length`` tokens.
+    base, factor : dynamic NTK's (``rope_theta``, ``factor``), for sequences of more than
+        ``original_length`` tokens. A sequence's own length counts, not the longest of the batch.
+    """
+    g = ids.graph
+    inputs = [positions(ids), g.constant(inv_freq, name="inv_freq")]
+    if long_inv_freq is not None:
+        inputs.append(g.constant(long_inv_freq, name="long_inv_freq"))
+    return g.add(
+        "rotary",
+        inputs,
+        scaling=scaling,
+        original_length=original_length,
+        base=base,
+        factor=factor,
+    )
+
+
+def rope(x: Value, table: Value, *, heads: int) -> Value:
+    """Columns of each head turned by the angles of :func:`rotary`: the halves form pairs."""
+    return x.graph.add("rope", [x, table], heads=heads)
+
+
+def gated(gate: Value, up: Value, activation: str) -> Value:
+    """``activation(gate) * up``, element by element."""
+    return gate.graph.add("gated", [gate, up], activation=activation)
+
+
+def scale(x: Value, factor: float) -> Value:
+    """``factor * x``, element by element."""
+    return x.graph.add("scale", [x], factor=factor)
 
 
 def attention(

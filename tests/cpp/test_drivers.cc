@@ -46,6 +46,39 @@ TEST(rows_do_not_depend_on_threads) {
       table->l2_normalize({x.data(), kCols, want.data(), kCols, kRows, kCols, 1e-12f}, 0, kRows);
       CHECK(identical(want, y));
 
+      const RmsNormArgs rms = {x.data(), kCols, weight.data(), y.data(),
+                               kCols,    kRows, kCols,         1e-6f};
+      cpu::rms_norm(rms, workers);
+      RmsNormArgs rms_once = rms;
+      rms_once.y = want.data();
+      table->rms_norm(rms_once, 0, kRows);
+      CHECK(identical(want, y));
+
+      cpu::scale({x.data(), kCols, y.data(), kCols, kRows, kCols, 0.3f}, workers);
+      table->scale({x.data(), kCols, want.data(), kCols, kRows, kCols, 0.3f}, 0, kRows);
+      CHECK(identical(want, y));
+
+      GatedArgs gated = {x.data(), x.data(),         kCols, kCols, y.data(), kCols, kRows,
+                         kCols,    Activation::kSilu};
+      cpu::gated(gated, workers);
+      gated.y = want.data();
+      table->gated(gated, 0, kRows);
+      CHECK(identical(want, y));
+
+      RopeArgs rope = {x.data(), kCols, x.data(), kCols, y.data(), kCols, kRows, 3, 32, 32};
+      cpu::rope(rope, workers);
+      rope.y = want.data();
+      table->rope(rope, 0, kRows);
+      CHECK(identical(want, y));
+
+      RotaryArgs rotary = {ids.data(), weight.data(),         nullptr, y.data(), kCols, kRows,
+                           kCols / 2,  {offsets.data(), 100}, nullptr, 1.0f,     3,     10000.0f,
+                           2.0f};
+      cpu::rotary(rotary, workers);
+      rotary.y = want.data();
+      table->rotary(rotary, 0, kRows);
+      CHECK(identical(want, y));
+
       EmbeddingArgs embed = {};
       embed.ids[0] = ids.data(), embed.tables[0] = x.data(), embed.dtypes[0] = DType::kF32,
       embed.count = 1;

@@ -350,6 +350,16 @@ TEST(row_kernels_stop_at_the_last_element) {
       table->layer_norm(
           {a.data(), cols, weight.data(), bias.data(), y.data(), cols, 2, cols, 1e-5f}, 0, 2);
       table->l2_normalize({a.data(), cols, y.data(), cols, 2, cols, 1e-5f}, 0, 2);
+      table->rms_norm({a.data(), cols, weight.data(), y.data(), cols, 2, cols, 1e-5f}, 0, 2);
+      table->gated({a.data(), b.data(), cols, cols, y.data(), cols, 2, cols, Activation::kSilu}, 0,
+                   2);
+      table->scale({a.data(), cols, y.data(), cols, 2, cols, 0.3f}, 0, 2);
+      // Tables of an even number of columns, heads of any.
+      const int64_t turned = cols / 2 * 2;
+      PageEnd angles(2 * turned);
+      angles.fill(random);
+      table->rope({a.data(), cols, angles.data(), turned, y.data(), cols, 2, 1, cols, turned}, 0,
+                  2);
       for (const PoolMode mode : {PoolMode::kCls, PoolMode::kMean, PoolMode::kMax,
                                   PoolMode::kWeightedMean, PoolMode::kLastToken}) {
         table->pool({a.data(), cols, nullptr, y.data() + cols, cols, cols, {offsets, 1}, mode}, 0,

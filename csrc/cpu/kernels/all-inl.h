@@ -9,15 +9,21 @@
 #include "cpu/kernels/add-inl.h"
 #include "cpu/kernels/attention-inl.h"
 #include "cpu/kernels/embedding-inl.h"
+#include "cpu/kernels/gated-inl.h"
 #include "cpu/kernels/l2_normalize-inl.h"
 #include "cpu/kernels/layer_norm-inl.h"
 #include "cpu/kernels/linear-inl.h"
 #include "cpu/kernels/linear_bf16-inl.h"
 #include "cpu/kernels/pool-inl.h"
+#include "cpu/kernels/rms_norm-inl.h"
+#include "cpu/kernels/rope-inl.h"
+#include "cpu/kernels/rotary-inl.h"
+#include "cpu/kernels/scale-inl.h"
 
 static constexpr KernelTable all_kernels(Isa isa, const char* name) {
   return {
       isa,        name,      kLinear,    kLinearBF16, attention, attention_scratch_bytes,
       layer_norm, embedding, activation, add,         pool,      l2_normalize,
+      rms_norm,   rotary,    rope,       gated,       scale,
   };
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "base/platform.h"
 
