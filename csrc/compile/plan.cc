@@ -221,6 +221,7 @@ class Planner {
 
   void find_limits() {
     for (const Node& node : graph().nodes) {
+      if (node.op == Op::attention && node.as<AttentionAttrs>().cache >= 0) ++plan_->limits.caches;
       if (node.op == Op::attention && node.input(3) != kNoNode) {
         limit_length((graph()[node.inputs[3]].shape.dims[1] + 1) / 2, "the relative position bias");
       }

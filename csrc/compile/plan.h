@@ -20,6 +20,7 @@ struct Limits {
   int64_t token_types = INT32_MAX;  // likewise
   int64_t max_length = INT32_MAX;   // tokens of a sequence
   std::string max_length_reason;
+  int64_t caches = 0;  // layers of a cache that a run fills
 };
 
 struct PlanOutput {

@@ -48,6 +48,7 @@ void attention_of_one(const AttentionArgs& args, const Workers& workers) noexcep
 }  // namespace
 
 void attention(const AttentionArgs& args, const Workers& workers) noexcept {
+  if (args.caches != nullptr) return attention_cached(args, workers);
   if (args.queries != Queries::kAll) return attention_of_one(args, workers);
   int64_t pairs = 0, longest = 0;
   for (int32_t b = 0; b < args.batch.sequences; ++b) {

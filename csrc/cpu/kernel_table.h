@@ -58,6 +58,13 @@ struct KernelTable {
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end) noexcept;
   void (*gated)(const GatedArgs&, int64_t begin, int64_t end) noexcept;
   void (*scale)(const ScaleArgs&, int64_t begin, int64_t end) noexcept;
+
+  // Of a sequence with a cache: its rows of one key head into it; then queries [q0, q1) (counted
+  // from the first new one) of all heads that share the key head. `scratch`: as attention's, for
+  // the tokens in the cache and the new ones.
+  void (*append_kv)(const AttentionArgs&, int32_t sequence, int32_t kv_head) noexcept;
+  void (*attention_cached)(const AttentionArgs&, int32_t sequence, int32_t kv_head, int64_t q0,
+                           int64_t q1, std::byte* scratch) noexcept;
 };
 
 // Null when this build or this processor lacks the instruction set.

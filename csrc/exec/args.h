@@ -33,6 +33,18 @@ struct Ragged {
   int32_t sequences;
 };
 
+// Keys and values of one sequence's earlier tokens, for all layers (exec/kv_cache.h). Of a layer
+// before which the others take `begin` floats a token, for H key heads of dim columns:
+//   keys   at data + capacity * begin:              [H][capacity / 16][dim][16]
+//   values at data + capacity * (begin + H * dim):  [H][capacity][dim rounded up to 16]
+// so that a step reads its keys as panels without packing them again.
+struct KvView {
+  float* data = nullptr;           // null: this sequence has no cache
+  const int64_t* begin = nullptr;  // [layers]
+  int64_t capacity = 0;            // tokens, a multiple of 16
+  int32_t past = 0;                // tokens in it before this run; their positions come first
+};
+
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
 // The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the
 // ISA has it), for every M, every blocking and every thread count: this is what makes results
@@ -80,6 +92,10 @@ struct AttentionArgs {
   int64_t position_head;          // cpu: floats from one head's panels to the next's
   int32_t position_columns;       // cpu: columns of all panels of a head, padding excluded
   Queries queries;                // of one token: a sequence without tokens gives zeros
+  // With caches (causal only): the sequence's rows of k and v are appended to layer `cache` of its
+  // own, and its queries see what was in there before, too. Room was checked before the run.
+  const KvView* caches = nullptr;  // [sequences], or null
+  int32_t cache = -1;
 };
 
 // y[t] = rows t - (size - 1) / 2 .. t + size / 2 of x side by side, within t's sequence; zeros

@@ -6,9 +6,10 @@
 
 namespace trine {
 
-void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y) noexcept {
+void positions(const int32_t* ids, Ragged batch, const KvView* caches, int32_t padding_idx,
+               int32_t* y) noexcept {
   for (int32_t b = 0; b < batch.sequences; ++b) {
-    int32_t next = padding_idx + 1;
+    int32_t next = padding_idx + 1 + (caches != nullptr ? caches[b].past : 0);
     for (int32_t t = batch.offsets[b]; t < batch.offsets[b + 1]; ++t) {
       const bool padding = padding_idx >= 0 && ids[t] == padding_idx;
       y[t] = padding ? padding_idx : next++;

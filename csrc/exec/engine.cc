@@ -21,6 +21,10 @@ int64_t longest(const BatchView& batch) {
   for (size_t b = 1; b < batch.offsets.size(); ++b) {
     length = std::max<int64_t>(length, batch.offsets[b] - batch.offsets[b - 1]);
   }
+  // Scratch for a cache's capacity from the start: its sequence grows with every run.
+  for (const KvCache* cache : batch.caches) {
+    if (cache != nullptr) length = std::max(length, cache->capacity());
+  }
   return length;
 }
 
@@ -63,7 +67,13 @@ Engine::Engine(Graph graph, std::unique_ptr<Backend> backend)
       workspace_(*backend_) {
   verify(graph_);
   check_unused();
+  kv_layout_ = std::make_shared<const KvLayout>(kv_layout(graph_));
   graph_ = fold(graph_, *backend_);
+}
+
+std::unique_ptr<KvCache> Engine::make_cache(int64_t capacity) {
+  if (kv_layout_->layers.empty()) throw InputError("the model keeps no keys and values");
+  return std::make_unique<KvCache>(kv_layout_, *backend_, capacity);
 }
 
 void Engine::check_unused() const {
@@ -119,6 +129,7 @@ const Plan& Engine::plan(const std::vector<std::string>& outputs) {
 }
 
 void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* const> results) {
+  KvCachesInUse caches(batch.caches);
   check(batch, plan.limits);
   Request request(&plan, &batch, results);
   std::unique_lock lock(queue_mutex_);
@@ -131,6 +142,7 @@ void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* cons
     hand_over(group);
   }
   if (request.error) std::rethrow_exception(request.error);
+  caches.advance(batch.offsets);
 }
 
 // Returns with the turn to run (the request is then the queue's head), or when another call has run
@@ -215,6 +227,7 @@ void Engine::hand_over(Request* group) {
 }
 
 std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batch) {
+  const KvCachesInUse caches(batch.caches);  // written to, but not advanced
   check(batch, plan.limits);
   std::vector<double> seconds(plan.steps.size());
   std::vector<float> sink;

@@ -49,6 +49,9 @@ class Engine {
   // results[i]: room for the rows of plan.outputs[i], dense.
   void run(const Plan&, const BatchView&, std::span<float* const> results);
 
+  // Room for a sequence's keys and values; InputError when the graph keeps none.
+  std::unique_ptr<KvCache> make_cache(int64_t capacity);
+
   // Steps of one run with their time and counted work; waits its turn like a run.
   std::vector<StepProfile> profile(const Plan&, const BatchView&);
 
@@ -81,6 +84,7 @@ class Engine {
 
   std::unique_ptr<Backend> backend_;
   Graph graph_;
+  std::shared_ptr<const KvLayout> kv_layout_;
   std::mutex plans_mutex_;
   PackedWeights weights_;
   std::map<std::vector<std::string>, std::unique_ptr<Plan>> plans_;

@@ -35,6 +35,35 @@ void grow(std::vector<T>& v, size_t size) {
   if (v.capacity() < size) v.reserve(size + size / 2);
 }
 
+void check_caches(const BatchView& batch, const Limits& limits) {
+  const auto sequences = static_cast<size_t>(batch.sequences());
+  if (!batch.lengths.empty() && batch.lengths.size() != sequences)
+    throw InputError(
+        cat("there are ", sequences, " sequences and ", batch.lengths.size(), " lengths"));
+  if (batch.caches.empty()) return;
+  if (batch.caches.size() != sequences)
+    throw InputError(
+        cat("there are ", sequences, " sequences and ", batch.caches.size(), " caches"));
+  for (size_t b = 0; b < sequences; ++b) {
+    const KvCache* cache = batch.caches[b];
+    if (cache == nullptr) continue;
+    if (cache->layers() != limits.caches) {
+      throw InputError(cat("these outputs fill ", limits.caches, " layers of a cache of ",
+                           cache->layers(), ": what was left out would be missing"));
+    }
+    const int64_t added = int64_t{batch.offsets[b + 1]} - batch.offsets[b];
+    const int64_t total = cache->length() + added;
+    if (total > cache->capacity()) {
+      throw InputError(cat("sequence ", b, " has ", added, " tokens behind ", cache->length(),
+                           " in a cache for ", cache->capacity()));
+    }
+    if (total > limits.max_length) {
+      throw InputError(cat("sequence ", b, " has ", total, " tokens with those in its cache; ",
+                           limits.max_length_reason, " allow at most ", limits.max_length));
+    }
+  }
+}
+
 }  // namespace
 
 void check(const BatchView& batch, const Limits& limits) {
@@ -70,6 +99,7 @@ void check(const BatchView& batch, const Limits& limits) {
       throw InputError("a prompt length is negative");
     }
   }
+  check_caches(batch, limits);
 }
 
 void Workspace::reserve(const Plan& plan, int64_t tokens, int32_t sequences, int64_t max_length) {
@@ -79,6 +109,8 @@ void Workspace::reserve(const Plan& plan, int64_t tokens, int32_t sequences, int
   grow(token_types_, static_cast<size_t>(tokens));
   grow(offsets_, static_cast<size_t>(sequences) + 1);
   grow(prompt_lengths_, static_cast<size_t>(sequences));
+  grow(lengths_, static_cast<size_t>(sequences));
+  grow(caches_, static_cast<size_t>(sequences));
   const size_t bytes = static_cast<size_t>(round_up(tokens, 16) * plan.token_row_bytes +
                                            round_up(sequences, 16) * plan.sequence_row_bytes);
   if (bytes <= arena_bytes_) return;
@@ -92,6 +124,9 @@ void Workspace::clear() noexcept {
   token_types_.clear();
   offsets_.resize(1);
   prompt_lengths_.clear();
+  lengths_.clear();
+  caches_.clear();
+  cached_ = false;
 }
 
 void Workspace::append(const BatchView& batch) noexcept {
@@ -103,6 +138,13 @@ void Workspace::append(const BatchView& batch) noexcept {
   prompt_lengths_.insert(prompt_lengths_.end(), batch.prompt_lengths.begin(),
                          batch.prompt_lengths.end());
   prompt_lengths_.resize(offsets_.size() - 1);
+  for (size_t b = 0; b + 1 < batch.offsets.size(); ++b) {
+    const KvCache* cache = batch.caches.empty() ? nullptr : batch.caches[b];
+    const KvView& view = caches_.emplace_back(cache ? cache->view() : KvView{});
+    cached_ = cached_ || cache != nullptr;
+    const int32_t so_far = view.past + batch.offsets[b + 1] - batch.offsets[b];
+    lengths_.push_back(batch.lengths.empty() ? so_far : std::max(so_far, batch.lengths[b]));
+  }
 }
 
 void Workspace::set_context(const Plan& plan) noexcept {
@@ -115,6 +157,8 @@ void Workspace::set_context(const Plan& plan) noexcept {
   context_.inputs[static_cast<int>(Input::kIds)] = ids_.data();
   context_.inputs[static_cast<int>(Input::kTokenTypes)] = token_types_.data();
   context_.inputs[static_cast<int>(Input::kPromptLengths)] = prompt_lengths_.data();
+  context_.caches = cached_ ? caches_.data() : nullptr;
+  context_.lengths = lengths_.data();
   context_.token_rows = arena_.get();
   context_.sequence_rows = arena_.get() + context_.tokens_padded * plan.token_row_bytes;
   context_.device = device_->get();
@@ -145,9 +189,10 @@ void Workspace::copy_rows(const RunContext& context, const Operand& value, int64
 }
 
 size_t Workspace::bytes() const noexcept {
-  const size_t inputs =
-      ids_.capacity() + token_types_.capacity() + offsets_.capacity() + prompt_lengths_.capacity();
-  return arena_bytes_ + inputs * sizeof(int32_t) + (device_ ? device_->bytes() : 0);
+  const size_t inputs = ids_.capacity() + token_types_.capacity() + offsets_.capacity() +
+                        prompt_lengths_.capacity() + lengths_.capacity();
+  return arena_bytes_ + inputs * sizeof(int32_t) + caches_.capacity() * sizeof(KvView) +
+         (device_ ? device_->bytes() : 0);
 }
 
 }  // namespace trine

@@ -10,6 +10,7 @@
 
 #include "backend.h"
 #include "compile/plan.h"
+#include "exec/kv_cache.h"
 
 namespace trine {
 
@@ -19,6 +20,12 @@ struct BatchView {
   std::span<const int32_t> offsets;         // [B + 1]
   std::span<const int32_t> token_types;     // [T], or empty for zeros
   std::span<const int32_t> prompt_lengths;  // [B], or empty for zeros
+  // [B], or empty; null where a sequence has none. The ids are then what comes behind the tokens in
+  // the cache, and join them there.
+  std::span<KvCache* const> caches = {};
+  // [B], or empty: how long a sequence counts as where that matters (dynamic rope frequencies),
+  // when a prompt is given in pieces; at least the tokens so far.
+  std::span<const int32_t> lengths = {};
 
   int64_t tokens() const noexcept { return static_cast<int64_t>(ids.size()); }
   int32_t sequences() const noexcept { return static_cast<int32_t>(offsets.size()) - 1; }
@@ -53,7 +60,9 @@ class Workspace {
   std::shared_ptr<std::byte> arena_;
   size_t arena_bytes_ = 0;
   std::unique_ptr<DeviceContext> device_;
-  std::vector<int32_t> ids_, token_types_, offsets_{0}, prompt_lengths_;
+  std::vector<int32_t> ids_, token_types_, offsets_{0}, prompt_lengths_, lengths_;
+  std::vector<KvView> caches_;
+  bool cached_ = false;  // whether any sequence has a cache
   RunContext context_{};
   std::vector<double>* seconds_ = nullptr;
 };

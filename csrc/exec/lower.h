@@ -14,7 +14,9 @@
 namespace trine {
 
 // Kernels without arithmetic that matters for speed, shared by all host backends. exec/common.cc.
-void positions(const int32_t* ids, Ragged batch, int32_t padding_idx, int32_t* y) noexcept;
+// Behind the tokens of a cache, which count as no padding. `caches` may be null.
+void positions(const int32_t* ids, Ragged batch, const KvView* caches, int32_t padding_idx,
+               int32_t* y) noexcept;
 void copy_columns(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows,
                   int64_t cols) noexcept;
 void spread(const float* x, int64_t ldx, Ragged batch, float* y, int64_t ldy,
@@ -94,6 +96,7 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
     bool causal;
     Positions positions;
     Queries queries;
+    int32_t cache;
   };
   const auto& attrs = node.as<AttentionAttrs>();
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
@@ -111,7 +114,8 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
             attrs.scale,
             attrs.causal,
             {},
-            attrs.queries};
+            attrs.queries,
+            attrs.cache};
   if (args.bias) args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
   if (args.position_keys || args.position_queries)
     args.positions = Kernels::positions_of(attrs, args.head_dim);
@@ -138,7 +142,9 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
                         a.positions.at.reach,
                         a.positions.head,
                         a.positions.columns,
-                        a.queries},
+                        a.queries,
+                        a.cache < 0 ? nullptr : c.caches,
+                        a.cache},
                        c);
   });
 }
@@ -189,7 +195,7 @@ Step rotary(const Graph& graph, const Node& node, std::span<const Operand> in, c
         Kernels::rotary(
             {a.positions.template at<const int32_t>(c), a.inv_freq.template at<const float>(c),
              a.long_inv_freq.template at<const float>(c), a.y.template at<float>(c), a.y.ld,
-             a.y.rows_in(c), a.y.cols / 2, c.batch, nullptr, a.attrs.scaling,
+             a.y.rows_in(c), a.y.cols / 2, c.batch, c.lengths, a.attrs.scaling,
              a.attrs.original_length, a.attrs.base, a.attrs.factor},
             c);
       });
@@ -331,7 +337,7 @@ inline Step positions(const Graph& graph, const Node& node, std::span<const Oper
   };
   return step(graph, node, Args{{in[0], out}, node.as<PositionsAttrs>().padding_idx},
               [](const Args& a, const RunContext& c) noexcept {
-                trine::positions(a.x.at<const int32_t>(c), c.batch, a.padding_idx,
+                trine::positions(a.x.at<const int32_t>(c), c.batch, c.caches, a.padding_idx,
                                  a.y.at<int32_t>(c));
               });
 }

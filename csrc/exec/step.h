@@ -23,6 +23,8 @@ struct RunContext {
   int64_t tokens_padded;     // a multiple of 16, so that every buffer starts on a cache line
   int64_t sequences_padded;  // likewise
   const int32_t* inputs[kInputs];
+  const KvView* caches;    // [sequences], or null: no sequence has one
+  const int32_t* lengths;  // [sequences]: tokens of the whole sequence, those in its cache included
   std::byte* token_rows;
   std::byte* sequence_rows;
   const void* device;  // the backend's own: cpu::Workers

@@ -78,6 +78,7 @@ struct AttentionAttrs {
   int32_t kv_heads = 0;
   float scale = 0;
   bool causal = false;
+  int32_t cache = -1;  // the layer of a sequence's cache that keeps k and v, if it has one
   // Of the position tables: their 2 * span rows, span = position_buckets or, where that is not
   // positive (no buckets), max_relative_positions.
   int32_t position_buckets = 0;
@@ -93,6 +94,7 @@ struct AttentionAttrs {
     field("kv_heads", self.kv_heads);
     field("scale", self.scale);
     field("causal", self.causal);
+    field("cache", self.cache);
     field("position_buckets", self.position_buckets);
     field("max_relative_positions", self.max_relative_positions);
     field("queries", self.queries);

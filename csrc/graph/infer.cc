@@ -235,6 +235,9 @@ void Inference::attention() {
   for (size_t i : {size_t{4}, size_t{5}}) {
     if (has(i)) position_table(i);
   }
+  if (a.cache < -1) fail("there is no cache ", a.cache);
+  if (a.cache >= 0 && (!a.causal || has(3) || has(4) || has(5) || a.queries != Queries::kAll))
+    fail("a cache is for causal attention of all queries without a bias or position tables");
   node_.shape = {queries, {width}};
 }
 

@@ -209,6 +209,7 @@ def attention(
     bias: Value | None = None,
     kv_heads: int | None = None,
     causal: bool = False,
+    cache: int = -1,
     position_keys: Value | None = None,
     position_queries: Value | None = None,
     position_buckets: int = 0,
@@ -221,6 +222,8 @@ def attention(
     ----------
     q, k, v : rows of tokens, the heads' columns side by side.
     scale : of all products, the position terms' included.
+    cache : the layer, counted from 0, of a sequence's cache that keeps k and v when text is
+        generated; without one it makes no difference. For causal attention.
     bias : [heads, 2 * span - 1], added to the score by the distance of key and query.
     position_keys, position_queries : projected position tables of disentangled attention
         [2 * span, columns of q]; span is ``position_buckets``, or ``max_relative_positions`` where
@@ -234,6 +237,7 @@ def attention(
         kv_heads=kv_heads or heads,
         scale=scale,
         causal=causal,
+        cache=cache,
         position_buckets=position_buckets,
         max_relative_positions=max_relative_positions,
     )

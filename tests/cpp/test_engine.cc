@@ -9,6 +9,7 @@
 #include "check.h"
 #include "exec/compare.h"
 #include "exec/engine.h"
+#include "tiny_llama.h"
 #include "tiny_model.h"
 
 // Every allocation of the process goes through malloc; glibc lets a program put its own in front.
@@ -201,6 +202,22 @@ TEST(a_run_allocates_nothing) {
   CHECK_EQ(g_allocations.load(), before);
   delete new std::vector<float>(100);
   CHECK(g_allocations.load() > before);  // the counter counts
+}
+
+TEST(a_run_over_caches_allocates_nothing) {
+  const test::TinyLlama tiny;
+  Engine engine(tiny.graph(), make_cpu_backend(2));
+  const Plan& plan = engine.plan({"next_logits"});
+  const auto a = engine.make_cache(400), b = engine.make_cache(20);
+  const std::vector<KvCache*> caches{a.get(), b.get()};
+  std::vector<float> room(static_cast<size_t>(2 * tiny.shape().vocab));
+  float* const places[] = {room.data()};
+  const std::vector<int32_t> prompt = tiny.ids(40, 1), starts{0, 36, 40}, next{1, 2}, ones{0, 1, 2};
+  engine.run(plan, {prompt, starts, {}, {}, caches}, places);
+  const long before = g_allocations.load();
+  for (int i = 0; i < 16; ++i) engine.run(plan, {next, ones, {}, {}, caches}, places);
+  CHECK_EQ(g_allocations.load(), before);
+  CHECK_EQ(a->length(), int64_t{52});
 }
 #endif
 

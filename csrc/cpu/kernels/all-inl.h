@@ -8,6 +8,7 @@
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/add-inl.h"
 #include "cpu/kernels/attention-inl.h"
+#include "cpu/kernels/attention_cached-inl.h"
 #include "cpu/kernels/embedding-inl.h"
 #include "cpu/kernels/gated-inl.h"
 #include "cpu/kernels/l2_normalize-inl.h"
@@ -22,8 +23,24 @@
 
 static constexpr KernelTable all_kernels(Isa isa, const char* name) {
   return {
-      isa,        name,      kLinear,    kLinearBF16, attention, attention_scratch_bytes,
-      layer_norm, embedding, activation, add,         pool,      l2_normalize,
-      rms_norm,   rotary,    rope,       gated,       scale,
+      isa,
+      name,
+      kLinear,
+      kLinearBF16,
+      attention,
+      attention_scratch_bytes,
+      layer_norm,
+      embedding,
+      activation,
+      add,
+      pool,
+      l2_normalize,
+      rms_norm,
+      rotary,
+      rope,
+      gated,
+      scale,
+      append_kv,
+      attention_cached,
   };
 }

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exec/kv_cache.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "trine.h"
+
+namespace trine {
+namespace {
+
+constexpr int64_t kPanelKeys = 16;
+constexpr int64_t kMostTokens = int64_t{1} << 24;
+
+constexpr int64_t round_up(int64_t n) { return (n + kPanelKeys - 1) / kPanelKeys * kPanelKeys; }
+
+int64_t padded_capacity(int64_t capacity) {
+  if (capacity < 1 || capacity > kMostTokens)
+    throw InputError(cat("a cache of ", capacity, " tokens: from 1 to ", kMostTokens, " can be"));
+  return round_up(capacity);
+}
+
+}  // namespace
+
+KvLayout kv_layout(const Graph& graph) {
+  KvLayout out;
+  std::vector<bool> known;
+  for (const Node& node : graph.nodes) {
+    if (node.op != Op::attention || node.as<AttentionAttrs>().cache < 0) continue;
+    const auto& a = node.as<AttentionAttrs>();
+    const auto index = static_cast<size_t>(a.cache);
+    if (index >= graph.nodes.size())
+      throw ModelError(cat(describe(graph, node), ": cache ", index, " is out of range"));
+    if (index >= known.size()) {
+      known.resize(index + 1);
+      out.layers.resize(index + 1);
+    }
+    if (known[index])
+      throw ModelError(cat(describe(graph, node), ": cache ", index, " has another user"));
+    known[index] = true;
+    const int64_t dim = node.shape.cols() / a.heads;
+    out.layers[index] = {a.kv_heads, dim, round_up(dim)};
+  }
+  for (size_t i = 0; i < known.size(); ++i) {
+    if (!known[i]) throw ModelError(cat("there are caches beyond ", i, ", but not ", i));
+    out.begin.push_back(out.floats_per_token);
+    out.floats_per_token += out.layers[i].heads * (out.layers[i].dim + out.layers[i].value_dim);
+  }
+  return out;
+}
+
+KvCache::KvCache(std::shared_ptr<const KvLayout> layout, Backend& backend, int64_t capacity)
+    : layout_(std::move(layout)),
+      capacity_(padded_capacity(capacity)),
+      bytes_(static_cast<size_t>(capacity_ * layout_->floats_per_token) * sizeof(float)),
+      memory_(backend.alloc(bytes_)) {}
+
+KvView KvCache::view() const noexcept {
+  return {reinterpret_cast<float*>(memory_.get()), layout_->begin.data(), capacity_,
+          static_cast<int32_t>(length_)};
+}
+
+void KvCache::truncate(int64_t tokens) {
+  if (tokens < 0 || tokens > length_)
+    throw InputError(cat("a cache of ", length_, " tokens cannot be cut to ", tokens));
+  length_ = tokens;
+}
+
+void KvCache::copy_prefix(const KvCache& from, int64_t tokens) {
+  if (layout_ != from.layout_) throw InputError("the caches are of different models");
+  if (tokens < 0 || tokens > from.length_ || tokens > capacity_)
+    throw InputError(
+        cat(tokens, " tokens of a cache of ", from.length_, " into one for ", capacity_));
+  const KvView to = view(), source = from.view();
+  const auto copy = [](float* a, const float* b, int64_t floats) {
+    std::memcpy(a, b, static_cast<size_t>(floats) * sizeof(float));
+  };
+  for (size_t i = 0; i < layout_->layers.size(); ++i) {
+    const KvLayout::Layer& layer = layout_->layers[i];
+    float* a = to.data + to.capacity * layout_->begin[i];
+    const float* b = source.data + source.capacity * layout_->begin[i];
+    for (int64_t h = 0; h < layer.heads; ++h) {
+      copy(a, b, round_up(tokens) * layer.dim);  // whole panels: what is beyond does not count
+      a += to.capacity * layer.dim;
+      b += source.capacity * layer.dim;
+    }
+    for (int64_t h = 0; h < layer.heads; ++h) {
+      copy(a, b, tokens * layer.value_dim);
+      a += to.capacity * layer.value_dim;
+      b += source.capacity * layer.value_dim;
+    }
+  }
+  length_ = tokens;
+}
+
+KvCachesInUse::KvCachesInUse(std::span<KvCache* const> caches) : caches_(caches) {
+  for (size_t i = 0; i < caches_.size(); ++i) {
+    if (caches_[i] == nullptr || !caches_[i]->in_use_.exchange(true, std::memory_order_acquire))
+      continue;
+    release(i);
+    throw InputError(cat("the cache of sequence ", i, " is in use by another sequence or call"));
+  }
+}
+
+KvCachesInUse::~KvCachesInUse() { release(caches_.size()); }
+
+void KvCachesInUse::release(size_t count) noexcept {
+  for (size_t i = 0; i < count; ++i) {
+    if (caches_[i] != nullptr) caches_[i]->in_use_.store(false, std::memory_order_release);
+  }
+}
+
+void KvCachesInUse::advance(std::span<const int32_t> offsets) noexcept {
+  for (size_t b = 0; b < caches_.size(); ++b) {
+    if (caches_[b] != nullptr) caches_[b]->length_ += offsets[b + 1] - offsets[b];
+  }
+}
+
+}  // namespace trine
