@@ -3,12 +3,22 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
+
+namespace trine {
+class Engine;
+}
+
 namespace trine::python {
+
+// Of a Model object; InputError when it is closed.
+std::shared_ptr<Engine> engine_of(const pybind11::object& model);
 
 void bind_errors(pybind11::module_&);
 void bind_weights(pybind11::module_&);
 void bind_graph(pybind11::module_&);
 void bind_model(pybind11::module_&);
+void bind_session(pybind11::module_&);
 void bind_machine(pybind11::module_&);
 
 }  // namespace trine::python

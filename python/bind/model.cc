@@ -175,6 +175,10 @@ py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
 
 }  // namespace
 
+std::shared_ptr<Engine> engine_of(const py::object& model) {
+  return model.cast<const Model&>().engine();
+}
+
 void bind_model(py::module_& m) {
   py::class_<Model>(m, "Model")
       .def("run", &Model::run, py::arg("ids"), py::arg("offsets"), py::kw_only(),

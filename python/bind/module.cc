@@ -72,5 +72,6 @@ PYBIND11_MODULE(_core, m) {
   trine::python::bind_weights(m);
   trine::python::bind_graph(m);
   trine::python::bind_model(m);
+  trine::python::bind_session(m);
   trine::python::bind_machine(m);
 }

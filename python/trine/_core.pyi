@@ -28,6 +28,19 @@ class NodeComparison(TypedDict):
     max_abs_difference: float
     max_abs_reference: float
 
+class GeneratedToken(TypedDict):
+    sequence: int
+    token: int
+    logprob: float
+    top: list[tuple[int, float]]
+    finish: Literal["stop", "length", "nan"] | None
+
+class SessionInfo(TypedDict):
+    sequences: int
+    active: int
+    tokens: int
+    cache_bytes: int
+
 class WeightStore:
     def __init__(self, files: Sequence[tuple[str | os.PathLike[str], str]]) -> None: ...
     @staticmethod
@@ -82,6 +95,38 @@ class Model:
     @property
     def outputs(self) -> dict[str, tuple[Literal["tokens", "sequences"], int]]: ...
     def close(self) -> None: ...
+
+class Session:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        capacity: int,
+        output: str = "next_logits",
+        prefill_tokens: int = 512,
+    ) -> None: ...
+    def add(
+        self,
+        prompt: NDArray[np.int32],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        min_new_tokens: int = 0,
+        logprobs: int = -1,
+        seed: int = 0,
+        end_tokens: Sequence[int] = (),
+        prefix: int | None = None,
+    ) -> int: ...
+    def step(self) -> list[GeneratedToken]: ...
+    def remove(self, sequence: int) -> None: ...
+    def tokens(self, sequence: int) -> list[int]: ...
+    def info(self) -> SessionInfo: ...
+    @property
+    def active(self) -> int: ...
 
 def compile(  # noqa: A001
     graph: Graph, device: str, dtype: str, threads: int
