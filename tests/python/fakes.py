@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers.models import BPE, WordPiece
 
 from trine import InputError
 from trine.checkpoint import Checkpoint
@@ -239,3 +239,128 @@ def make(
         token_types=token_types,
     )
     return kind(FakeCore(task, columns), checkpoint, tokenizer)
+
+
+def make_byte_level() -> Tokenizer:
+    """A byte-level BPE tokenizer without merges but two: most characters are several tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = ["<s>", "</s>", "<pad>", *alphabet, "he", "ll"]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(BPE(vocab, [("h", "e"), ("l", "l")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<s>", "</s>", "<pad>"])
+    return tokenizer
+
+
+def make_byte_fallback() -> Tokenizer:
+    """Llama 2's kind: pieces with a mark for spaces, bytes for characters that it lacks."""
+    letters = "abcdefghijklmnopqrstuvwxyzHTZ,.!\u2581"
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *letters, "\u2581w"]
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    model = BPE(vocab, [("\u2581", "w")], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return tokenizer
+
+
+class FakeSession:
+    """What `_core.Session` does, over scores that depend on all tokens of a sequence alone."""
+
+    def __init__(self, model: FakeDecoder, *, capacity: int, output: str) -> None:
+        assert output == "next_logits"
+        self.model, self.capacity = model, capacity
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.next = 0
+        model.sessions.append(self)
+
+    def add(
+        self, prompt: np.ndarray, *, max_new_tokens: int, prefix: int | None = None, **options: Any
+    ) -> int:
+        assert prompt.dtype == np.int32
+        assert len(prompt) + max_new_tokens <= self.capacity
+        shared = 0
+        if prefix is not None:
+            known = self.rows[prefix]["ids"]
+            while shared < len(prompt) - 1 and known[shared : shared + 1] == [prompt[shared]]:
+                shared += 1
+        self.model.computed += len(prompt) - shared
+        row = {"ids": prompt.tolist(), "limit": len(prompt) + max_new_tokens, "options": options}
+        self.rows[self.next] = row | {"prompt": len(prompt), "finish": None}
+        self.next += 1
+        return self.next - 1
+
+    def step(self) -> list[dict[str, Any]]:
+        steps = []
+        for number, row in self.rows.items():
+            if row["finish"] is not None:
+                continue
+            options, made = row["options"], len(row["ids"]) - row["prompt"]
+            scores = self.model.scores(row["ids"])
+            ends = options.get("end_tokens", [])
+            if made < options.get("min_new_tokens", 0):
+                scores[ends] = -np.inf
+            if options.get("temperature", 0) > 0:
+                noise = np.random.RandomState((options["seed"] + made) % (1 << 32))
+                scores = scores + options["temperature"] * noise.gumbel(size=len(scores))
+            token = int(scores.argmax())
+            row["ids"].append(token)
+            full = len(row["ids"]) == row["limit"]
+            row["finish"] = "stop" if token in ends else "length" if full else None
+            if self.model.broken:
+                row["finish"] = "nan"
+            top = np.argsort(-scores)[: max(0, options.get("logprobs", -1))]
+            steps.append(
+                {
+                    "sequence": number,
+                    "token": token,
+                    "logprob": float(scores[token]),
+                    "top": [(int(i), float(scores[i])) for i in top],
+                    "finish": row["finish"],
+                }
+            )
+        self.model.most = max(self.model.most, len(steps))
+        return steps
+
+    def remove(self, number: int) -> None:
+        del self.rows[number]
+
+    def info(self) -> dict[str, int]:
+        return {"cache_bytes": sum(row["limit"] for row in self.rows.values())}
+
+
+class FakeDecoder:
+    """A core for `Generator`: a table says what follows, or else something that looks random."""
+
+    def __init__(self, columns: int, follows: dict[int, int] | None = None) -> None:
+        self.columns, self.follows = columns, follows or {}
+        self.sessions: list[FakeSession] = []
+        self.computed = self.most = 0  # prompt tokens run, sequences of the largest step
+        self.broken = False
+
+    def scores(self, ids: list[int]) -> np.ndarray:
+        scores = np.random.RandomState(hash(tuple(ids)) % (1 << 32)).standard_normal(self.columns)
+        if ids[-1] in self.follows:
+            scores[self.follows[ids[-1]]] = 9.0
+        return scores
+
+    @property
+    def outputs(self) -> dict[str, tuple[str, int]]:
+        return {
+            "logits": ("tokens", self.columns),
+            "next_logits": ("sequences", self.columns),
+        }
+
+    def info(self) -> dict[str, Any]:
+        return {"device": "cpu", "dtype": "float32"}
