@@ -27,7 +27,7 @@ class Checkpoint:
     architecture : str
         The one that was built, such as ``"MPNetModel"``.
     task : str
-        What it does: embed, fill, classify, tag, ask, choose or detect.
+        What it does: embed, fill, classify, tag, ask, choose, detect or generate.
     limit : int or None
         Most tokens of a sequence that the architecture can take.
     token_types : bool
@@ -36,6 +36,10 @@ class Checkpoint:
         The padding id by which the architecture counts positions, if it does.
     absolute : bool
         Whether positions are counted from the left of a padded row.
+    causal : bool
+        Whether a token sees the ones before it alone.
+    notes : list of str
+        Where the files contradict the configuration, and what was done about it.
     sentence : SentenceConfig
         The sentence-transformers modules and settings.
     """
@@ -49,4 +53,6 @@ class Checkpoint:
     token_types: bool = False
     padding_idx: int | None = None
     absolute: bool = False
+    causal: bool = False
+    notes: list[str] = field(default_factory=list)
     sentence: SentenceConfig = field(default_factory=SentenceConfig)

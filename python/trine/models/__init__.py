@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trine import nn
 from trine._core import ModelError
-from trine.models import deberta_v2, mpnet
+from trine.models import deberta_v2, llama, mpnet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +25,15 @@ class Architecture:
     name : transformers' class name.
     family : the ``model_type``.
     task : which task class it is made for: ``embed``, ``fill``, ``classify``, ``tag``, ``ask``,
-        ``choose`` or ``detect``.
+        ``choose``, ``detect`` or ``generate``.
     build : writes the graph and returns the last hidden state.
     max_length : tokens of the longest sequence, from the configuration; None where any goes.
     token_types : whether the model class takes ``token_type_ids``, be it to no effect.
     padding_idx : the id that takes no position, in families that count positions over the others.
     absolute : whether positions are counted over all ids, so that padding on the left moves them.
     usual_length : where any length goes, what texts are cut to if the tokenizer doesn't say.
+    causal : whether a token sees the ones before it alone; then padding ids at a text's end are
+        cut off for classification, whose head reads the last token.
     """
 
     name: str
@@ -43,26 +45,42 @@ class Architecture:
     padding_idx: int | None = None
     absolute: Callable[[dict[str, Any]], bool] = lambda _: False
     usual_length: Callable[[dict[str, Any]], int | None] = lambda _: None
+    causal: bool = False
 
 
-ARCHITECTURES: dict[str, Architecture] = {
-    name: Architecture(
-        name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX
-    )
-    for name, (task, _) in mpnet.HEADS.items()
-} | {
-    name: Architecture(
-        name,
-        "deberta-v2",
-        task,
-        deberta_v2.build,
-        deberta_v2.max_length,
-        token_types=True,
-        absolute=lambda config: deberta_v2.max_length(config) is not None,
-        usual_length=deberta_v2.usual_length,
-    )
-    for name, (task, _) in deberta_v2.HEADS.items()
-}
+ARCHITECTURES: dict[str, Architecture] = (
+    {
+        name: Architecture(
+            name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX
+        )
+        for name, (task, _) in mpnet.HEADS.items()
+    }
+    | {
+        name: Architecture(
+            name,
+            "deberta-v2",
+            task,
+            deberta_v2.build,
+            deberta_v2.max_length,
+            token_types=True,
+            absolute=lambda config: deberta_v2.max_length(config) is not None,
+            usual_length=deberta_v2.usual_length,
+        )
+        for name, (task, _) in deberta_v2.HEADS.items()
+    }
+    | {
+        name: Architecture(
+            name,
+            "granite" if name.startswith("Granite") else "llama",
+            task,
+            llama.build,
+            llama.max_length,
+            usual_length=llama.usual_length,
+            causal=True,
+        )
+        for name, (task, _) in llama.HEADS.items()
+    }
+)
 
 
 def build(

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from trine._core import InputError
-from trine.batching import OUTPUT_BUDGET, TOKEN_BUDGET, Int32, Tokens, join_ids, plan
+from trine.batching import (
+    OUTPUT_BUDGET,
+    TOKEN_BUDGET,
+    Int32,
+    Tokens,
+    join_ids,
+    offsets_of,
+    plan,
+)
 from trine.padding import Float32, unpad
 from trine.tasks.inputs import as_item
 
@@ -39,6 +47,7 @@ class Task(ABC):
     needs: ClassVar[tuple[str, ...]]  # outputs that `predict` asks for
     _ndim: ClassVar[int] = 2  # of `forward`'s input_ids
     _squeezed: ClassVar[frozenset[str]] = frozenset()  # outputs without a last axis of one
+    _inner: ClassVar[frozenset[str]] = frozenset()  # outputs that are nobody else's business
 
     def __init__(
         self, core: _core.Model, checkpoint: Checkpoint, tokenizer: TokenizerSource
@@ -91,16 +100,19 @@ class Task(ABC):
         dict
             ``architecture``, ``task``, ``source``, ``max_seq_length``, ``outputs`` (name to
             columns) and what the core adds: ``device``, ``isa``, ``dtype``, ``threads``,
-            ``parameters``, ``weight_bytes``, ``bytes_mapped``, ``bytes_allocated``, ...
+            ``parameters``, ``weight_bytes``, ``bytes_mapped``, ``bytes_allocated``, ...;
+            ``notes``, if the files contradict config.json: what was done about it.
         """
         checkpoint = self._checkpoint
+        notes = {"notes": list(checkpoint.notes)} if checkpoint.notes else {}
         return {
             "architecture": checkpoint.architecture,
             "task": checkpoint.task,
             "source": checkpoint.source,
             "max_seq_length": self.max_seq_length,
-            "outputs": {name: columns for name, (_, columns) in self._core.outputs.items()},
+            "outputs": {name: self._core.outputs[name][1] for name in self._names(None)},
             **self._core.info(),
+            **notes,
         }
 
     def tokenize(self, texts: Sequence[Text], *, truncate: bool = True) -> Tokens:
@@ -175,7 +187,7 @@ class Task(ABC):
         self._check_lengths(padded.tokens, padded.rows)
         kinds = self._core.outputs
         pooled = [n for n in names if kinds[n][0] == "sequences" and n != "sentence_embedding"]
-        if pooled and padded.left is not None:
+        if pooled and padded.left is not None and not self._checkpoint.causal:
             raise InputError(
                 f"row {padded.left} is padded on the left: in transformers {pooled[0]} is then "
                 "made from a padding token. Pad on the right, or leave that output out"
@@ -216,7 +228,7 @@ class Task(ABC):
         return self._tokenizer.encoder()
 
     def _names(self, outputs: Sequence[str] | None) -> list[str]:
-        known = list(self._core.outputs)
+        known = [name for name in self._core.outputs if name not in self._inner]
         if outputs is None:
             return known
         names = [outputs] if isinstance(outputs, str) else list(dict.fromkeys(outputs))
@@ -273,6 +285,7 @@ class Task(ABC):
     ) -> Iterator[tuple[NDArray[np.intp], Tokens, dict[str, Float32]]]:
         """Run a batch in parts that fit the token budget: yields rows, their tokens, outputs."""
         kinds = self._core.outputs
+        tokens = self._trimmed(tokens)
         columns = max((kinds[o][1] for o in outputs if kinds[o][0] == "tokens"), default=1)
         budget = max(1, min(TOKEN_BUDGET, OUTPUT_BUDGET // columns))
         types = self._token_types(tokens)
@@ -290,6 +303,23 @@ class Task(ABC):
             if progress is not None:
                 progress.advance(len(rows))
             yield rows, part, results
+
+    def _trimmed(self, tokens: Tokens) -> Tokens:
+        """Cut padding ids off the ends for a decoder's classifier, which reads the last token.
+
+        transformers looks for the last id that isn't padding; what follows it has no effect.
+        """
+        pad = self.config.get("pad_token_id")
+        if not self._checkpoint.causal or self._checkpoint.task != "classify" or pad is None:
+            return tokens
+        kept = [
+            row[: max(1, int(np.max(np.flatnonzero(row != pad), initial=0)) + 1)] for row in tokens
+        ]
+        if all(len(a) == len(b) for a, b in zip(kept, tokens, strict=True)):
+            return tokens
+        return Tokens(
+            np.concatenate(kept), offsets_of([len(row) for row in kept]), tokens.truncated
+        )
 
     def _token_types(self, tokens: Tokens) -> Int32 | None:
         types = tokens.token_types
