@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from trine.tasks.detector import Detector
     from trine.tasks.embedder import Embedder
     from trine.tasks.filler import Filler
+    from trine.tasks.generator import Generator
     from trine.tasks.reader import Reader
     from trine.tasks.tagger import Tagger
 
@@ -39,6 +40,7 @@ _HOME = {
     "Detector": "tasks.detector",
     "Embedder": "tasks.embedder",
     "Filler": "tasks.filler",
+    "Generator": "tasks.generator",
     "Reader": "tasks.reader",
     "Tagger": "tasks.tagger",
     "__version__": "_core",
@@ -52,6 +54,7 @@ __all__ = [
     "Embedder",
     "Error",
     "Filler",
+    "Generator",
     "InputError",
     "ModelError",
     "Reader",

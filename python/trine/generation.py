@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of a generation, what comes of it, and the text of one as its tokens come."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from trine._core import InputError
+from trine.detokenizer import Detokenizer, StopStrings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trine.detokenizer import Vocabulary
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+class Likely(TypedDict):
+    """A token that might have come."""
+
+    token: int
+    text: str
+    logprob: float
+
+
+class TokenLogprob(Likely):
+    """A token that came, with the likeliest ones in its place, best first."""
+
+    top: list[Likely]
+
+
+class Generation(dict[str, Any]):
+    """What came of a prompt: a dict whose fields are attributes, too.
+
+    Attributes
+    ----------
+    text : str
+        Without special tokens, and without the stop string if one ended it.
+    tokens : list of int
+        What the model produced, the token that ended it included.
+    finish_reason : {"stop", "length", "cancelled"}
+        An end-of-text token or a stop string; the limit of tokens; `close` or the event.
+    logprobs : list of TokenLogprob, or None
+        Natural logarithms of the model's own probabilities, before temperature and the like.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        tokens: list[int],
+        finish_reason: FinishReason,
+        logprobs: list[TokenLogprob] | None = None,
+    ) -> None:
+        super().__init__(text=text, tokens=tokens, finish_reason=finish_reason)
+        if logprobs is not None:
+            self["logprobs"] = logprobs
+
+    @property
+    def text(self) -> str:
+        """The text."""
+        return str(self["text"])
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens' ids."""
+        return list(self["tokens"])
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why it ended."""
+        reason: FinishReason = self["finish_reason"]
+        return reason
+
+    @property
+    def logprobs(self) -> list[TokenLogprob] | None:
+        """Probabilities, if they were asked for."""
+        return self.get("logprobs")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to generate: the keywords of `Generator.generate`, checked."""
+
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("max_new_tokens", self.max_new_tokens, 1)
+        _check_int("min_new_tokens", self.min_new_tokens, 0)
+        _check_int("top_k", self.top_k, 0)
+        _check_number("temperature", self.temperature, 0.0, math.inf)
+        _check_number("top_p", self.top_p, 0.0, 1.0)
+        _check_number("min_p", self.min_p, 0.0, 1.0)
+        _check_number("repetition_penalty", self.repetition_penalty, 0.0, math.inf)
+        if self.repetition_penalty == 0:
+            raise InputError("repetition_penalty is 0, expected a number above it")
+        if self.seed is not None:
+            _check_int("seed", self.seed, 0)
+        if self.logprobs is not None:
+            _check_int("logprobs", self.logprobs, 0)
+        if self.min_new_tokens > self.max_new_tokens:
+            raise InputError(
+                f"min_new_tokens is {self.min_new_tokens}, but max_new_tokens {self.max_new_tokens}"
+            )
+        stop = [self.stop] if isinstance(self.stop, str) else list(self.stop)
+        if not all(isinstance(string, str) and string for string in stop):
+            raise InputError(f"stop is {self.stop!r}, expected texts that aren't empty")
+        object.__setattr__(self, "stop", tuple(stop))
+
+
+def _check_int(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise InputError(f"{name} is {value!r}, expected an integer of at least {least}")
+
+
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} is {value!r}, expected a number")
+    if not least <= value <= most or not math.isfinite(value):
+        between = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
+        raise InputError(f"{name} is {value!r}, expected a number {between}")
+
+
+class Writer:
+    """One generation under way: takes tokens, gives text, knows when it is over.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary or None
+        None where there is no tokenizer: then there is no text.
+    options : Options
+    ends : frozenset of int
+        The tokens that end a text.
+    room : int
+        Most tokens to produce.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary | None, options: Options, ends: frozenset[int], room: int
+    ) -> None:
+        self._vocabulary, self._ends, self._room = vocabulary, ends, room
+        self._text: list[str] = []
+        self._detokenizer = Detokenizer(vocabulary) if vocabulary is not None else None
+        self._stop = StopStrings(options.stop)
+        self._logprobs: list[TokenLogprob] | None = None if options.logprobs is None else []
+        self.tokens: list[int] = []
+        self.finish_reason: FinishReason | None = None
+
+    def push(self, token: int, logprob: float = 0.0, top: Sequence[tuple[int, float]] = ()) -> str:
+        """Take the next token; returns the text that is certain now. Sets `finish_reason`."""
+        self.tokens.append(token)
+        if self._logprobs is not None:
+            likely = [self._likely(*pair) for pair in top]
+            self._logprobs.append(TokenLogprob(**self._likely(token, logprob), top=likely))
+        piece = ""
+        if token in self._ends:
+            self.finish_reason = "stop"
+        elif self._detokenizer is not None:
+            piece = self._stop.push(self._detokenizer.push(token))
+            if self._stop.found is not None:
+                self.finish_reason = "stop"
+        if self.finish_reason is None and len(self.tokens) >= self._room:
+            self.finish_reason = "length"
+        if self.finish_reason is not None:
+            piece += self._flush()
+        self._text.append(piece)
+        return piece
+
+    def cancel(self) -> str:
+        """End it here; returns text that was held back."""
+        if self.finish_reason is not None:
+            return ""
+        self.finish_reason = "cancelled"
+        self._text.append(piece := self._flush())
+        return piece
+
+    def result(self) -> Generation:
+        """Return what there is: of a generation under way it says "cancelled"."""
+        reason = self.finish_reason or "cancelled"
+        return Generation("".join(self._text), list(self.tokens), reason, self._logprobs)
+
+    def _flush(self) -> str:
+        if self._detokenizer is None or self._stop.found is not None:
+            return ""
+        return self._stop.push(self._detokenizer.flush()) + self._stop.flush()
+
+    def _likely(self, token: int, logprob: float) -> Likely:
+        text = (
+            ""
+            if self._vocabulary is None
+            else self._vocabulary.backend.decode([token], skip_special_tokens=False)
+        )
+        return Likely(token=token, text=text, logprob=logprob)
