@@ -8,10 +8,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from trine.commands import COMMANDS, Command
+from trine.commands import COMMANDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from trine.command import Command
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 
 def load_model(options: argparse.Namespace, task: str | None = None) -> Any:
@@ -49,16 +51,19 @@ def wants_progress(options: argparse.Namespace, count: int) -> bool:
     return count > 1 and not options.no_progress and sys.stderr.isatty()
 
 
-def write_lines(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line."""
-
-    def write(out: TextIO) -> None:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
+@contextmanager
+def open_text(options: argparse.Namespace) -> Iterator[TextIO]:
+    """Open what is written to: the file that the options name, or standard output."""
     if options.output:
         with open(options.output, "w", encoding="utf-8") as file:  # noqa: PTH123
-            write(file)
+            yield file
     else:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(encoding="utf-8")
-        write(sys.stdout)
+        yield sys.stdout
+
+
+def write_lines(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    with open_text(options) as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

@@ -5,29 +5,14 @@ from __future__ import annotations
 
 import json
 import sys
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trine import command_io
+from trine.command import Command
+from trine.generate_commands import Chat, Generate
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
-
-
-class Command(ABC):
-    """One subcommand."""
-
-    name: ClassVar[str]
-    summary: ClassVar[str]
-    example: ClassVar[str]
-    takes_texts: ClassVar[bool] = True
-
-    def add_options(self, parser: ArgumentParser) -> None:  # noqa: B027
-        """Add the options that this command alone has, if any."""
-
-    @abstractmethod
-    def run(self, options: Namespace) -> int:
-        """Do it; returns the exit code."""
 
 
 class Embed(Command):
@@ -349,6 +334,8 @@ COMMANDS: tuple[Command, ...] = (
     Tag(),
     Ask(),
     Fill(),
+    Generate(),
+    Chat(),
     Info(),
     Verify(),
     Bench(),

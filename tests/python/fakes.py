@@ -11,7 +11,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordPiece
 
-from trine import InputError
+from trine import Generator, InputError
 from trine.checkpoint import Checkpoint
 from trine.sentence_transformers import SentenceConfig
 from trine.tokenizer_files import TokenizerFiles
@@ -364,3 +364,31 @@ class FakeDecoder:
 
     def info(self) -> dict[str, Any]:
         return {"device": "cpu", "dtype": "float32"}
+
+
+CHAT = (
+    "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
+    "{% if add_generation_prompt %}<s>assistant:{% endif %}"
+)
+
+
+def make_generator(
+    folder: Path,
+    follows: dict[int, int] | None = None,
+    *,
+    config: dict[str, Any] | None = None,
+    files: dict[str, Any] | None = None,
+    tokenizer: bool = True,
+    usual: int | None = 200,
+) -> Generator:
+    """A Generator over a fake core: `_core.Session` has to be `FakeSession`."""
+    backend = make_byte_level()
+    if tokenizer:
+        backend.save(str(folder / "tokenizer.json"))
+    settings = {"eos_token": "</s>", "bos_token": "<s>", "chat_template": CHAT}
+    for name, value in ({"tokenizer_config.json": settings} | (files or {})).items():
+        (folder / name).write_text(json.dumps(value))
+    config = {"model_type": "llama", "eos_token_id": 1} | (config or {})
+    checkpoint = Checkpoint("fake", folder, config, "LlamaForCausalLM", "generate")
+    core: Any = FakeDecoder(backend.get_vocab_size(), follows)
+    return Generator(core, checkpoint, TokenizerFiles(folder, config, usual=usual))

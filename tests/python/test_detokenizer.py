@@ -7,7 +7,7 @@ import random
 
 import pytest
 from fakes import make_byte_fallback, make_byte_level
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trine.detokenizer import Detokenizer, StopStrings, Vocabulary
@@ -70,6 +70,7 @@ def cut(text: str, stops: list[str]) -> tuple[str, str | None]:
     return (text[: min(found)[1]], min(found)[2]) if found else (text, None)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.text("ab\n", max_size=4), max_size=12),
     st.lists(st.text("ab\n", min_size=1, max_size=5), max_size=3),

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import json
 import threading
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fakes import FakeDecoder, FakeSession, make_byte_level
+from fakes import FakeSession, make_byte_level, make_generator
 
 import trine
 from trine import Generator, InputError, ModelError, _core
-from trine.checkpoint import Checkpoint
 from trine.tasks import generator
-from trine.tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 TOKENIZER = make_byte_level()
 BOS, EOS, PAD = 0, 1, 2
 SIZE = TOKENIZER.get_vocab_size()
-CHAT = (
-    "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}</s>{% endfor %}"
-    "{% if add_generation_prompt %}<s>assistant:{% endif %}"
-)
 
 
 def ids_of(text: str) -> list[int]:
@@ -45,28 +40,8 @@ def chain(text: str, *more: int) -> dict[int, int]:
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """`make(follows, config=, files=)`: a Generator over a fake core, `model._core`."""
-    monkeypatch.setattr(_core, "Session", FakeSession, raising=False)
-
-    def make_model(
-        follows: dict[int, int] | None = None,
-        *,
-        config: dict[str, Any] | None = None,
-        files: dict[str, Any] | None = None,
-        tokenizer: bool = True,
-        usual: int | None = 200,
-    ) -> Any:
-        if tokenizer:
-            TOKENIZER.save(str(tmp_path / "tokenizer.json"))
-        settings = {"eos_token": "</s>", "bos_token": "<s>", "chat_template": CHAT}
-        for name, value in ({"tokenizer_config.json": settings} | (files or {})).items():
-            (tmp_path / name).write_text(json.dumps(value))
-        config = {"model_type": "llama", "eos_token_id": EOS} | (config or {})
-        checkpoint = Checkpoint("fake", tmp_path, config, "LlamaForCausalLM", "generate")
-        return Generator(
-            FakeDecoder(SIZE, follows), checkpoint, TokenizerFiles(tmp_path, config, usual=usual)
-        )
-
-    return make_model
+    monkeypatch.setattr(_core, "Session", FakeSession)
+    return partial(make_generator, tmp_path)
 
 
 def test_a_text(make: Any) -> None:

@@ -48,6 +48,7 @@ class FakeGraph:
 
     def __init__(self, *built: Any) -> None:
         self.built = built
+        self.notes: list[str] = []
 
     def compile(self, **options: Any) -> Any:
         core = FakeCore({"MPNetModel": "embed", "MPNetForMaskedLM": "fill"}[self.built[2]])
