@@ -16,13 +16,18 @@ std::vector<size_t> row_slots(const Node& node) {
     case Op::linear:
       return {0, 3};
     case Op::layer_norm:
+    case Op::rms_norm:
+    case Op::scale:
     case Op::activation:
     case Op::l2_normalize:
     case Op::slice:
       return {0};
     case Op::add:
+    case Op::gated:
+    case Op::rope:
       return {0, 1};
-    case Op::attention:  // the queries move, keys and values stay
+    case Op::attention:  // the queries move, keys and values stay; a cache is filled by all tokens
+      if (node.as<AttentionAttrs>().cache >= 0) return {};
       return {0};
     default:
       return {};

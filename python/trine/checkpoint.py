@@ -38,6 +38,8 @@ class Checkpoint:
         Whether positions are counted from the left of a padded row.
     causal : bool
         Whether a token sees the ones before it alone.
+    generation : dict
+        generation_config.json.
     notes : list of str
         Where the files contradict the configuration, and what was done about it.
     sentence : SentenceConfig
@@ -54,5 +56,6 @@ class Checkpoint:
     padding_idx: int | None = None
     absolute: bool = False
     causal: bool = False
+    generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     sentence: SentenceConfig = field(default_factory=SentenceConfig)

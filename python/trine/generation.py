@@ -11,7 +11,10 @@ from trine._core import InputError
 from trine.detokenizer import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from trine.detokenizer import Vocabulary
 
@@ -202,3 +205,49 @@ class Writer:
             else self._vocabulary.backend.decode([token], skip_special_tokens=False)
         )
         return Likely(token=token, text=text, logprob=logprob)
+
+
+class Stream:
+    """The text of one generation, a piece at a time: an iterator of str. Made by `stream`."""
+
+    def __init__(self, steps: Generator[tuple[int, Writer, str], None, None]) -> None:
+        self._steps = steps
+        self._writer: Writer | None = None
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> str:
+        for _, writer, piece in self._steps:
+            self._writer = writer
+            if piece:
+                return piece
+        raise StopIteration
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def result(self) -> Generation:
+        """What there is so far; `finish_reason` is "cancelled" before the end."""
+        if self._writer is None:
+            return Generation("", [], "cancelled")
+        return self._writer.result()
+
+    def finish(self) -> Generation:
+        """Go on to the end; returns the result."""
+        for _ in self:
+            pass
+        return self.result
+
+    def close(self) -> None:
+        """Cancel: there are no more pieces."""
+        self._steps.close()

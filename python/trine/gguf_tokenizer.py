@@ -86,11 +86,18 @@ class GgufTokenizer(TokenizerSource):
         """Whether the file has a vocabulary."""
         return self._exists
 
+    def chat_template(self) -> str | None:
+        """Return the file's own."""
+        return self.settings.get("chat_template")
+
+    def special_tokens(self) -> dict[str, str]:
+        """Return the tokens that the file gives a role."""
+        return {role: self.settings[role] for role in _ROLES.values() if role in self.settings}
+
     def _read(self) -> TextEncoder:
-        special = {role: self.settings[role] for role in _ROLES.values() if role in self.settings}
         backend = build(self._metadata, self._vocab_size)
         self._metadata.values.clear()  # the strings of a vocabulary take megabytes
-        return TextEncoder(backend, limit=self._limit, special=special)
+        return TextEncoder(backend, limit=self._limit, special=self.special_tokens())
 
 
 def read_settings(metadata: Metadata) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trine import _core, sentence_transformers
 from trine._core import InputError, ModelError
 from trine.checkpoint import Checkpoint
-from trine.files import field, read_json
+from trine.files import field, read_json, read_optional_json
 from trine.sentence_transformers import SentenceConfig
 from trine.tokenizer_files import TokenizerFiles, TokenizerSource, least
 
@@ -236,6 +236,7 @@ def build(
         token_types=architecture.token_types,
         padding_idx=architecture.padding_idx,
         absolute=architecture.absolute(files.config),
+        generation=read_optional_json(files.encoder / "generation_config.json"),
         causal=architecture.causal,
         sentence=sentence,
     )

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
-from trine import deberta_tokenizer
+from trine import chat, deberta_tokenizer
 from trine._core import ModelError
 from trine.files import read_json, read_optional_json
 from trine.tokenization import TextEncoder
@@ -49,6 +49,14 @@ class TokenizerSource(ABC):
     @abstractmethod
     def _read(self) -> TextEncoder:
         """Read it; ModelError if it is missing or broken."""
+
+    @abstractmethod
+    def chat_template(self) -> str | None:
+        """Return the template of conversations, if there is one."""
+
+    @abstractmethod
+    def special_tokens(self) -> dict[str, str]:
+        """Return special tokens by role, as templates name them: ``bos_token`` and others."""
 
     def prefetch(self) -> None:
         """Read it in the background, while weights are being packed."""
@@ -117,6 +125,14 @@ class TokenizerFiles(TokenizerSource):
     def exist(self) -> bool:
         """Whether the folder has tokenizer files that can be read."""
         return self._encoder is not None or self._file() is not None
+
+    def chat_template(self) -> str | None:
+        """Return what the folder's files say; ModelError about a broken one."""
+        return chat.read_template(self._folder)
+
+    def special_tokens(self) -> dict[str, str]:
+        """Return what the folder's files say; ModelError about a broken one."""
+        return chat.special_tokens(self._folder)
 
     def _file(self) -> Path | None:
         for name in _NAMES:

@@ -389,6 +389,9 @@ def make_generator(
     for name, value in ({"tokenizer_config.json": settings} | (files or {})).items():
         (folder / name).write_text(json.dumps(value))
     config = {"model_type": "llama", "eos_token_id": 1} | (config or {})
-    checkpoint = Checkpoint("fake", folder, config, "LlamaForCausalLM", "generate")
+    generation = (files or {}).get("generation_config.json", {})
+    checkpoint = Checkpoint(
+        "fake", folder, config, "LlamaForCausalLM", "generate", generation=generation
+    )
     core: Any = FakeDecoder(backend.get_vocab_size(), follows)
     return Generator(core, checkpoint, TokenizerFiles(folder, config, usual=usual))

@@ -14,8 +14,7 @@ import pytest
 from fakes import FakeSession, make_byte_level, make_generator
 
 import trine
-from trine import Generator, InputError, ModelError, _core
-from trine.tasks import generator
+from trine import Generator, InputError, ModelError, _core, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,7 +80,7 @@ def test_memory_bounds_what_is_under_way(make: Any, monkeypatch: pytest.MonkeyPa
     model = make()
     wanted = model.generate(["a", "b", "c", "d"], max_new_tokens=10)
     assert model._core.most == 4
-    monkeypatch.setattr(generator, "_CACHE_BYTES", 25)  # two prompts of 11 tokens
+    monkeypatch.setattr(sessions, "_CACHE_BYTES", 25)  # two prompts of 11 tokens
     model._core.most = 0
     assert model.generate(["a", "b", "c", "d"], max_new_tokens=10) == wanted
     assert model._core.most == 2

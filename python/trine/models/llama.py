@@ -66,8 +66,8 @@ def read_config(architecture: str, config: dict[str, Any]) -> Config:
     )
 
 
-def decoder(g: Graph, w: Scope, c: Config, turns: Rope) -> Value:
-    """Token ids to the last hidden state [T, hidden_size]."""
+def decoder(g: Graph, w: Scope, c: Config, turns: Rope, *, cached: bool) -> Value:
+    """Token ids to the last hidden state [T, hidden_size]; `cached` to generate text."""
     require(
         c.num_attention_heads % c.kv_heads == 0,
         "num_attention_heads must be a multiple of num_key_value_heads",
@@ -79,19 +79,19 @@ def decoder(g: Graph, w: Scope, c: Config, turns: Rope) -> Value:
     x = scaled(nn.embedding((ids, words)), c.embedding_multiplier)
     angles = nn.rotary(ids, **turns.attributes())
     for i in range(c.num_hidden_layers):
-        x = layer(x, angles, w["layers"][i], c, i)
+        x = layer(x, angles, w["layers"][i], c, i if cached else -1)
     return nn.rms_norm(x, w["norm"], eps=c.rms_norm_eps)
 
 
-def layer(x: Value, angles: Value, w: Scope, c: Config, index: int) -> Value:
+def layer(x: Value, angles: Value, w: Scope, c: Config, cache: int) -> Value:
     h = nn.rms_norm(x, w["input_layernorm"], eps=c.rms_norm_eps)
-    h = attention(h, angles, w["self_attn"], c, index)
+    h = attention(h, angles, w["self_attn"], c, cache)
     x = x + scaled(h, c.residual_multiplier)
     h = nn.rms_norm(x, w["post_attention_layernorm"], eps=c.rms_norm_eps)
     return x + scaled(feed_forward(h, w["mlp"], c), c.residual_multiplier)
 
 
-def attention(x: Value, angles: Value, w: Scope, c: Config, index: int) -> Value:
+def attention(x: Value, angles: Value, w: Scope, c: Config, cache: int) -> Value:
     w.graph.ignore(w["rotary_emb"]["inv_freq"].name)  # in old files; computed here
     q, k, v = (linear(x, w[f"{name}_proj"]) for name in "qkv")
     for name, value, heads in (
@@ -111,7 +111,7 @@ def attention(x: Value, angles: Value, w: Scope, c: Config, index: int) -> Value
         kv_heads=c.kv_heads,
         scale=c.attention_multiplier,
         causal=True,
-        cache=index,
+        cache=cache,
         name=w.name,
     )
     return linear(a, w["o_proj"])
@@ -221,8 +221,9 @@ def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
     prefixes = [p for p in ("model", "transformer") if root[p]["embed_tokens"].has("weight")]
     w = root[prefixes[0]] if prefixes else root
     turns = rope.read(config, c.head_size, c.max_position_embeddings)
-    x = decoder(g, w, c, turns)
-    HEADS[architecture][1](Body(g, x, root, w, c, config))
+    task, head = HEADS[architecture]
+    x = decoder(g, w, c, turns, cached=task == "generate")
+    head(Body(g, x, root, w, c, config))
     return x
 
 

@@ -139,6 +139,12 @@ def _default(fields: _Fields, dim: int, _max_positions: int) -> Rope:
     return Rope(_frequencies(fields.theta, dim))
 
 
+def _factors(fields: _Fields, dim: int, _max_positions: int) -> Rope:
+    """A divisor for each frequency: how GGUF files write down any type that depends on them."""
+    factors = fields.numbers("factors", dim // 2).astype(np.float32)
+    return Rope(_frequencies(fields.theta, dim) / factors)
+
+
 def _linear(fields: _Fields, dim: int, _max_positions: int) -> Rope:
     return Rope(_frequencies(fields.theta, dim) / np.float32(fields.number("factor")))
 
@@ -219,5 +225,6 @@ _KINDS: dict[str, Callable[[_Fields, int, int], Rope]] = {
     "llama3": _llama3,
     "yarn": _yarn,
     "longrope": _longrope,
+    "factors": _factors,
     "su": _longrope,  # its name in the first Phi-3 files
 }

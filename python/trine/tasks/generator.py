@@ -6,7 +6,6 @@ from __future__ import annotations
 import secrets
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
@@ -16,31 +15,24 @@ from trine import _core, chat
 from trine._core import InputError, ModelError
 from trine.batching import Int32, int_array
 from trine.detokenizer import Vocabulary
-from trine.files import read_optional_json
-from trine.generation import Generation, Options, Writer
+from trine.generation import Generation, Options, Stream, Writer
 from trine.progress import Progress
+from trine.sessions import Job, Rows
 from trine.tasks.base import Task
 from trine.tasks.inputs import as_list
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Steps
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from threading import Event
-    from types import TracebackType
 
-    from typing_extensions import Self, Unpack
+    from typing_extensions import Unpack
 
     from trine.chat import Message
 
 # Seeds of prompts that come twice in a call lie this far apart (the golden ratio of 64 bits).
 _SEED_STEP = 0x9E3779B97F4A7C15
 _SEED_MASK = (1 << 64) - 1
-
-# Memory for the keys and values of prompts that are under way at once; one prompt always is.
-_CACHE_BYTES = 1 << 30
-
-# Fewer tokens than this that all prompts begin with aren't worth a run of their own.
-_LEAST_SHARED = 8
 
 
 class Sampling(TypedDict, total=False):
@@ -56,21 +48,6 @@ class Sampling(TypedDict, total=False):
     stop: str | Sequence[str]
     seed: int | None
     logprobs: int | None
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A prompt to go on from."""
-
-    index: int
-    ids: Int32
-    room: int  # tokens that may follow
-    seed: int
-
-    @property
-    def size(self) -> int:
-        """Tokens when it is full."""
-        return len(self.ids) + self.room
 
 
 class Generator(Task):
@@ -250,14 +227,14 @@ class Generator(Task):
         InputError
             Something that is no conversation, or that the template refuses.
         """
-        folder = self._checkpoint.folder
+        source = self._checkpoint.source
         if self._template is None:
-            raise ModelError(f"{folder}: no chat template; generate takes a prompt of your own")
+            raise ModelError(f"{source}: no chat template; generate takes a prompt of your own")
         return chat.render(
             self._template,
             messages,
-            source=str(folder),
-            special=chat.special_tokens(folder),
+            source=source,
+            special=self._tokenizer.special_tokens(),
             add_generation_prompt=add_generation_prompt,
             tools=tools,
             variables=template_variables,
@@ -269,16 +246,16 @@ class Generator(Task):
 
         A conversation ends with the tokenizer's own, too.
         """
-        path = self._checkpoint.folder / "generation_config.json"
-        for values, where in (
-            (read_optional_json(path), path),
-            (self.config, self._checkpoint.folder / "config.json"),
+        for name, values in (
+            ("generation_config.json", self._checkpoint.generation),
+            ("config.json", self.config),
         ):
             found = values.get("eos_token_id")
             if found is None:
                 continue
             listed = found if isinstance(found, list) else [found]
             if not all(isinstance(i, int) and not isinstance(i, bool) for i in listed):
+                where = self._checkpoint.folder / name
                 raise ModelError(f"{where}: eos_token_id is {found!r}, expected ids")
             return tuple(listed)
         own = self._own_eos()
@@ -286,7 +263,7 @@ class Generator(Task):
 
     @cached_property
     def _template(self) -> str | None:
-        return chat.read_template(self._checkpoint.folder)
+        return self._tokenizer.chat_template()
 
     @cached_property
     def _vocabulary(self) -> Vocabulary | None:
@@ -313,7 +290,7 @@ class Generator(Task):
         ids: list[int] = self._encoder.backend.encode(prompt, add_special_tokens=False).ids
         return ids
 
-    def _jobs(self, items: Sequence[Any], options: Options) -> list[_Job]:
+    def _jobs(self, items: Sequence[Any], options: Options) -> list[Job]:
         limit = self.max_seq_length
         base = secrets.randbits(64) if options.seed is None else options.seed
         before: Counter[bytes] = Counter()  # how often a prompt has come
@@ -331,7 +308,7 @@ class Generator(Task):
             key = ids.tobytes()
             seed = (base + before[key] * _SEED_STEP) & _SEED_MASK
             before[key] += 1
-            jobs.append(_Job(index, ids, room, seed))
+            jobs.append(Job(index, ids, room, seed))
         return jobs
 
     def _ids(self, item: Any, index: int) -> Int32:
@@ -354,7 +331,7 @@ class Generator(Task):
 
     def _run(
         self,
-        jobs: Sequence[_Job],
+        jobs: Sequence[Job],
         options: Options,
         ends: frozenset[int],
         batch_size: int | None,
@@ -364,7 +341,7 @@ class Generator(Task):
         if batch_size is not None and batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, expected at least 1")
         writers = {job.index: Writer(self._vocabulary, options, ends, job.room) for job in jobs}
-        rows = _Rows(self._session(jobs), options, ends)
+        rows = Rows(self._session(jobs), options, ends)
         rows.share(jobs)
         waiting = deque(sorted(jobs, key=lambda job: -job.size))
         while waiting or rows.jobs:
@@ -382,128 +359,10 @@ class Generator(Task):
             if writer.finish_reason is None:
                 yield index, writer, writer.cancel()
 
-    def _session(self, jobs: Sequence[_Job]) -> _core.Session:
+    def _session(self, jobs: Sequence[Job]) -> _core.Session:
         return _core.Session(
             self._core, capacity=max((job.size for job in jobs), default=1), output=self.needs[0]
         )
-
-
-class _Rows:
-    """Prompts under way in a session of the core."""
-
-    def __init__(self, session: _core.Session, options: Options, ends: frozenset[int]) -> None:
-        self._session = session
-        self._sampling: dict[str, Any] = {
-            "temperature": options.temperature,
-            "top_k": options.top_k,
-            "top_p": options.top_p,
-            "min_p": options.min_p,
-            "repetition_penalty": options.repetition_penalty,
-            "min_new_tokens": options.min_new_tokens,
-            "logprobs": -1 if options.logprobs is None else options.logprobs,
-            "end_tokens": sorted(ends),
-        }
-        self._shared: int | None = None  # the sequence that holds what all prompts begin with
-        self.jobs: dict[int, _Job] = {}  # by the session's number
-
-    def share(self, jobs: Sequence[_Job]) -> None:
-        """Compute once what all prompts begin with."""
-        if len(jobs) < 2:
-            return
-        prefix = _common_prefix([job.ids for job in jobs])
-        if len(prefix) < _LEAST_SHARED:
-            return
-        self._shared = self._session.add(prefix, max_new_tokens=1)
-        while not self._session.step():
-            pass
-
-    def fit(self, job: _Job) -> bool:
-        """Whether there is memory for another prompt; for one alone there always is."""
-        info = self._session.info()
-        if not self.jobs:
-            return True
-        planned = sum(j.size for j in self.jobs.values())
-        return info["cache_bytes"] * (planned + job.size) <= _CACHE_BYTES * planned
-
-    def add(self, job: _Job) -> None:
-        """Begin with a prompt."""
-        number = self._session.add(
-            job.ids,
-            max_new_tokens=job.room,
-            seed=job.seed,
-            prefix=self._shared,
-            **self._sampling,
-        )
-        self.jobs[number] = job
-
-    def remove(self, number: int) -> None:
-        """Give back the memory of one that is over."""
-        self._session.remove(number)
-        del self.jobs[number]
-
-    def step(self) -> Iterator[tuple[int, _core.GeneratedToken]]:
-        """Run once; yields the caller's index and the token of each prompt that got one."""
-        for token in self._session.step():
-            index = self.jobs[token["sequence"]].index
-            if token["finish"] == "nan":
-                raise ModelError(f"input {index}: the logits are no numbers")
-            yield index, token
-
-
-def _common_prefix(prompts: Sequence[Int32]) -> Int32:
-    """Return what all prompts begin with."""
-    first = min(prompts, key=len)
-    size = len(first)
-    for ids in prompts:
-        differ = np.flatnonzero(ids[:size] != first[:size])
-        size = int(differ[0]) if len(differ) else size
-    return np.ascontiguousarray(first[:size])
-
-
-class Stream:
-    """The text of one generation, a piece at a time: an iterator of str. Made by `stream`."""
-
-    def __init__(self, steps: Steps[tuple[int, Writer, str], None, None]) -> None:
-        self._steps = steps
-        self._writer: Writer | None = None
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> str:
-        for _, writer, piece in self._steps:
-            self._writer = writer
-            if piece:
-                return piece
-        raise StopIteration
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    @property
-    def result(self) -> Generation:
-        """What there is so far; `finish_reason` is "cancelled" before the end."""
-        if self._writer is None:
-            return Generation("", [], "cancelled")
-        return self._writer.result()
-
-    def finish(self) -> Generation:
-        """Go on to the end; returns the result."""
-        for _ in self:
-            pass
-        return self.result
-
-    def close(self) -> None:
-        """Cancel: there are no more pieces."""
-        self._steps.close()
 
 
 def _is_conversation(item: Any) -> bool:
