@@ -24,7 +24,6 @@ std::vector<size_t> row_slots(const Node& node) {
       return {0};
     case Op::add:
     case Op::gated:
-    case Op::rope:
       return {0, 1};
     case Op::attention:  // the queries move, keys and values stay; a cache is filled by all tokens
       if (node.as<AttentionAttrs>().cache >= 0) return {};
