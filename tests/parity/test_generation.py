@@ -85,7 +85,7 @@ def test_greedy(tmp_path: Path, changes: dict[str, Any]) -> None:
     prompts = prompts_of(2)
     prompts += [prompts[3] + tail for tail in ([], [5], [6, 7, 8])]
     expected = [reference(model, ids, max_new_tokens=24) for ids in prompts]
-    with trine.load(tmp_path) as loaded:
+    with trine.load(tmp_path, dtype="float32") as loaded:
         together = loaded.generate(prompts, max_new_tokens=24)
         assert [x.tokens for x in together] == expected
         assert {x.finish_reason for x in together} == {"length"}
@@ -102,7 +102,7 @@ def test_greedy(tmp_path: Path, changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("penalty", [0.7, 1.3, 5.0])
 def test_repetition_penalty(tmp_path: Path, penalty: float) -> None:
     model = make(tmp_path, 3, **MODELS[0])
-    with trine.load(tmp_path) as loaded:
+    with trine.load(tmp_path, dtype="float32") as loaded:
         for ids in prompts_of(4):
             wanted = reference(model, ids, max_new_tokens=30, repetition_penalty=penalty)
             got = loaded.generate(ids, max_new_tokens=30, repetition_penalty=penalty)
@@ -119,7 +119,7 @@ def test_end_tokens(tmp_path: Path, where: str, least: int) -> None:
     config = json.loads(path.read_text()) if path.is_file() else {}
     path.write_text(json.dumps(config | {"eos_token_id": ends}))
     reasons = set()
-    with trine.load(tmp_path) as loaded:
+    with trine.load(tmp_path, dtype="float32") as loaded:
         assert loaded.eos_token_ids == tuple(ends)
         for ids in prompts_of(6):
             options = {"max_new_tokens": 12, "min_new_tokens": least}
@@ -133,7 +133,7 @@ def test_end_tokens(tmp_path: Path, where: str, least: int) -> None:
 
 def test_log_probabilities(tmp_path: Path) -> None:
     model = make(tmp_path, 7, **MODELS[0])
-    with trine.load(tmp_path) as loaded:
+    with trine.load(tmp_path, dtype="float32") as loaded:
         for ids in prompts_of(8):
             found = loaded.generate(ids, max_new_tokens=6, logprobs=5, repetition_penalty=2.0)
             whole = torch.tensor([ids + found.tokens])
@@ -180,7 +180,7 @@ def test_draws(tmp_path: Path, options: dict[str, Any]) -> None:
     ids = prompts_of(10, (7,))[0]
     with torch.inference_mode():
         wanted = warped(model(torch.tensor([ids])).logits[:, -1], ids, options)
-    with trine.load(tmp_path) as loaded:
+    with trine.load(tmp_path, dtype="float32") as loaded:
         found = loaded.generate([ids] * count, max_new_tokens=1, seed=1, **options)
     counts = np.bincount([x.tokens[0] for x in found], minlength=80)
     assert not counts[wanted == 0].any()
@@ -192,9 +192,9 @@ def test_draws_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     make(tmp_path, 11, **MODELS[0])
     prompts = prompts_of(12)
     options: dict[str, Any] = {"temperature": 1.2, "seed": 7, "max_new_tokens": 20, "logprobs": 3}
-    with trine.load(tmp_path) as loaded:
+    with trine.load(tmp_path, dtype="float32") as loaded:
         alone = [loaded.generate(ids, **options) for ids in prompts]
         assert loaded.generate(prompts, **options) == alone
         assert loaded.generate(prompts[::-1], **options) == alone[::-1]
-    with trine.load(tmp_path, threads=1) as loaded:
+    with trine.load(tmp_path, threads=1, dtype="float32") as loaded:
         assert loaded.generate(prompts, **options) == alone
