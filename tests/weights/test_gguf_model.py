@@ -289,10 +289,7 @@ def test_no_table(tmp_path: Path) -> None:
         reader.read(path)
 
 
-@pytest.mark.skipif("LlamaForCausalLM" in ARCHITECTURES, reason="is there")
-def test_load_knows_the_architecture(tmp_path: Path) -> None:
-    with pytest.raises(trine.ModelError, match=r"m\.gguf: .*LlamaForCausalLM"):
-        trine.load(write(tmp_path))
+def test_load_of_nothing(tmp_path: Path) -> None:
     with pytest.raises(trine.ModelError, match=r"no such file"):
         trine.load(str(tmp_path / "absent.gguf"))
 
@@ -316,8 +313,8 @@ def test_load(monkeypatch: pytest.MonkeyPatch) -> None:
     info = model.info()
     assert info["architecture"] == "LlamaForCausalLM"
     assert info["bytes_mapped"] == path.stat().st_size
-    with pytest.raises(trine.ModelError, match="no model for the task 'classify'"):
-        trine.load(str(path), task="classify")
+    with pytest.raises(trine.ModelError, match="no model for the task 'fill'"):
+        trine.load(str(path), task="fill")
 
 
 def test_unpermuted_store_has_the_names_of_the_file() -> None:
