@@ -36,8 +36,8 @@ struct Ragged {
 // Keys and values of one sequence's earlier tokens, for all layers (exec/kv_cache.h). Of a layer
 // before which the others take `begin` floats a token, for H key heads of dim columns:
 //   keys   at data + capacity * begin:              [H][capacity / 16][dim][16]
-//   values at data + capacity * (begin + H * dim):  [H][capacity][dim rounded up to 16]
-// so that a step reads its keys as panels without packing them again.
+//   values at data + capacity * (begin + H * dim):  [H][ceil(dim / 16)][capacity][16]
+// so that a step reads them as panels, front to back, without packing them again.
 struct KvView {
   float* data = nullptr;           // null: this sequence has no cache
   const int64_t* begin = nullptr;  // [layers]

@@ -85,10 +85,10 @@ void KvCache::copy_prefix(const KvCache& from, int64_t tokens) {
       a += to.capacity * layer.dim;
       b += source.capacity * layer.dim;
     }
-    for (int64_t h = 0; h < layer.heads; ++h) {
-      copy(a, b, tokens * layer.value_dim);
-      a += to.capacity * layer.value_dim;
-      b += source.capacity * layer.value_dim;
+    for (int64_t panel = 0; panel < layer.heads * layer.value_dim / kPanelKeys; ++panel) {
+      copy(a, b, tokens * kPanelKeys);
+      a += to.capacity * kPanelKeys;
+      b += source.capacity * kPanelKeys;
     }
   }
   length_ = tokens;

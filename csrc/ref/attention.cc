@@ -32,7 +32,7 @@ Cached through_cache(const AttentionArgs& args, int32_t b, int64_t kv_head) {
   for (int64_t j = 0; j < past + length; ++j) {
     for (int64_t c = 0; c < dim; ++c) {
       float& key = keys[j / 16 * 16 * dim + c * 16 + j % 16];
-      float& value = values[j * padded + c];
+      float& value = values[(c / 16 * cache.capacity + j) * 16 + c % 16];
       if (j >= past) {
         key = args.k[(first + j - past) * args.ldk + kv_head * dim + c];
         value = args.v[(first + j - past) * args.ldv + kv_head * dim + c];

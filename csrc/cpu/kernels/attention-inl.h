@@ -66,6 +66,7 @@ struct Head {
   const float* k;
   const float* v;
   int64_t ldq, ldk, ldv;
+  int64_t v_panel;  // from 16 columns of v to the next 16
   float* y;
   int64_t ldy;
   const float* bias;  // bias[j - i] for query i and key j, or null
@@ -322,16 +323,17 @@ template <int R, int NV>
 static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t c,
                                       const float* scale) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
-  const float* v = head.v + c;
+  const float* v = head.v + c / kPanel * head.v_panel + c % kPanel;
+  const int64_t step = kVecsPerPanel == 1 ? head.v_panel : kLanes;
   Vec acc[R][NV];
-  multiply<R, NV>(head.scores, head.causal ? i0 + 1 : head.length, v, head.ldv, kLanes, acc);
+  multiply<R, NV>(head.scores, head.causal ? i0 + 1 : head.length, v, head.ldv, step, acc);
   if (head.causal) {
     // The keys that only the later rows of the block may see.
     TRINE_UNROLL for (int r = 1; r < R; ++r) {
       for (int64_t j = i0 + 1; j <= i0 + r; ++j) {
         const float p = head.scores[in_strip(r, j)];
         TRINE_UNROLL for (int x = 0; x < NV; ++x) {
-          acc[r][x] = MulAdd(Set(p), LoadU(v + j * head.ldv + x * kLanes), acc[r][x]);
+          acc[r][x] = MulAdd(Set(p), LoadU(v + j * head.ldv + x * step), acc[r][x]);
         }
       }
     }
@@ -408,7 +410,7 @@ static void attention(const AttentionArgs& args, int32_t sequence, int32_t head_
   Head head = {};
   head.q = args.q + first_query * args.ldq + column, head.ldq = args.ldq;
   head.k = args.k + first * args.ldk + kv_column, head.ldk = args.ldk;
-  head.v = args.v + first * args.ldv + kv_column, head.ldv = args.ldv;
+  head.v = args.v + first * args.ldv + kv_column, head.ldv = args.ldv, head.v_panel = kPanel;
   head.y = args.y + first_query * args.ldy + column, head.ldy = args.ldy;
   if (args.bias != nullptr) head.bias = args.bias + head_index * (2 * span - 1) + span - 1;
   head.length = args.batch.offsets[sequence + 1] - first;

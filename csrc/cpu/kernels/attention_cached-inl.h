@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// attention-inl.h over a sequence's cache, which holds K's panels as that file packs them and V's
-// rows padded to whole vectors: nothing is packed or copied again. The tiles, and so the order of
+// attention-inl.h over a sequence's cache, which holds K's panels as that file packs them and V
+// in panels of 16 columns, all keys of a panel end to end, so that a tile reads memory in order:
+// nothing is packed or copied again. The tiles, and so the order of
 // every sum, are the same ones: a token gets the same bits in whatever pieces its sequence arrives,
 // and with no cache at all.
 //
@@ -26,10 +27,12 @@ static void append_kv(const AttentionArgs& args, int32_t sequence, int32_t kv_he
   const float* k = args.k + first * args.ldk + kv_head * dim;
   const float* v = args.v + first * args.ldv + kv_head * dim;
   float* keys = cached_keys(args, cache, kv_head);
-  float* values = cached_values(args, cache, kv_head) + cache.past * round_up(dim, kPanel);
-  for (int64_t i = 0; i < length; ++i, values += round_up(dim, kPanel)) {
-    for (int64_t c = 0; c < dim; c += kLanes)
-      StoreU(LoadUpTo(v + i * args.ldv + c, smaller(dim - c, kLanes)), values + c);
+  float* values = cached_values(args, cache, kv_head) + cache.past * kPanel;
+  for (int64_t i = 0; i < length; ++i, values += kPanel) {
+    for (int64_t c = 0; c < dim; c += kLanes) {
+      StoreU(LoadUpTo(v + i * args.ldv + c, smaller(dim - c, kLanes)),
+             values + c / kPanel * cache.capacity * kPanel + c % kPanel);
+    }
   }
   for (int64_t i = 0; i < length;) {
     const int64_t j = cache.past + i;
@@ -64,7 +67,8 @@ static void attention_cached(const AttentionArgs& args, int32_t sequence, int32_
   head.scale = args.scale * kLog2OfE;
   head.panels = cached_keys(args, cache, kv_head);
   head.v = cached_values(args, cache, kv_head);
-  head.ldv = round_up(dim, kPanel);
+  head.ldv = kPanel;
+  head.v_panel = cache.capacity * kPanel;
   head.queries = reinterpret_cast<float*>(scratch);
   head.scores = head.queries + strip_floats(dim);
   const float* q = args.q + first * args.ldq + kv_head * group * dim;

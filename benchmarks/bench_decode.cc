@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_decode [threads]: what a step of generation spends its time on: attention over caches and
+// linears of few rows, both bound by memory, and the table of rope's angles. Median, and its share
+// of the bandwidth that a plain read of memory reaches.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "cpu/ops.h"
+#include "cpu/peak.h"
+#include "exec/host.h"
+
+namespace trine {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double median(const std::function<void()>& body) {
+  constexpr std::chrono::milliseconds kBudget{300};
+  body();
+  std::vector<double> seconds;
+  const Clock::time_point begin = Clock::now();
+  while (seconds.size() < 5 || Clock::now() - begin < kBudget) {
+    const Clock::time_point start = Clock::now();
+    body();
+    seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+  }
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+struct Floats {
+  explicit Floats(int64_t n) : memory(host::alloc(size_t(n) * sizeof(float))) {
+    uint32_t state = 1;
+    for (int64_t i = 0; i < n; ++i) {
+      state = state * 1664525u + 1013904223u;
+      data()[i] = float(state >> 8) * 0x1p-23f - 1.0f;
+    }
+  }
+  float* data() { return reinterpret_cast<float*>(memory.get()); }
+  std::shared_ptr<std::byte> memory;
+};
+
+void report(const char* what, double seconds, double bytes, double limit) {
+  std::printf("%-44s %9.1f us %7.1f GB/s %5.1f %%\n", what, seconds * 1e6, bytes / seconds * 1e-9,
+              100 * bytes / seconds * 1e-9 / limit);
+}
+
+// One new token of one sequence, layer after layer, so that no cache of the processor helps.
+void attention(const cpu::Workers& workers, int32_t heads, int32_t kv_heads, int32_t dim,
+               int32_t past, double limit) {
+  const int64_t per_token = int64_t{kv_heads} * dim * 2, capacity = past + 16;
+  const auto layers = int32_t(std::max<int64_t>(1, (int64_t{64} << 20) / (per_token * past)));
+  std::vector<int64_t> begin;
+  for (int32_t i = 0; i < layers; ++i) begin.push_back(i * per_token);
+  Floats cache(capacity * per_token * layers), rows(4 * heads * dim), y(heads * dim);
+  const KvView view = {cache.data(), begin.data(), capacity, past};
+  const int32_t offsets[] = {0, 1};
+  AttentionArgs args = {};
+  args.q = args.k = args.v = rows.data(), args.ldq = args.ldk = args.ldv = heads * dim;
+  args.y = y.data(), args.ldy = heads * dim, args.batch = {offsets, 1};
+  args.heads = heads, args.kv_heads = kv_heads, args.head_dim = dim;
+  args.scale = 1 / std::sqrt(float(dim)), args.causal = true, args.caches = &view;
+  const double seconds = median([&] {
+    for (args.cache = 0; args.cache < layers; ++args.cache) cpu::attention(args, workers);
+  });
+  char what[80];
+  std::snprintf(what, sizeof what, "attention %d/%d heads of %d, past %d", heads, kv_heads, dim,
+                past);
+  report(what, seconds / layers, double(per_token * past) * 4, limit);
+}
+
+void linear(const cpu::Workers& workers, int64_t m, int64_t n, int64_t k, double limit) {
+  const int64_t panels = cpu::packed_floats(n, k);
+  const int64_t copies = std::max<int64_t>(1, (int64_t{64} << 20) / panels);
+  Floats w(panels * copies), x(m * k), y(m * n);
+  LinearArgs args = {};
+  args.x = x.data(), args.ldx = k, args.y = y.data(), args.ldy = n;
+  args.m = m, args.n = n, args.k = k;
+  const double seconds = median([&] {
+    for (int64_t i = 0; i < copies; ++i) {
+      args.w = w.data() + i * panels;
+      cpu::linear(args, workers);
+    }
+  });
+  char what[80];
+  std::snprintf(what, sizeof what, "linear %d x %d x %d", int(m), int(n), int(k));
+  report(what, seconds / double(copies), double(panels) * 4, limit);
+}
+
+void rotary(const cpu::Workers& workers) {
+  constexpr int64_t kTokens = 512, kPairs = 64;
+  std::vector<int32_t> positions(kTokens);
+  for (int64_t i = 0; i < kTokens; ++i) positions[size_t(i)] = int32_t(i);
+  const int32_t offsets[] = {0, kTokens};
+  Floats inv_freq(kPairs), y(kTokens * 2 * kPairs);
+  RotaryArgs args = {};
+  args.positions = positions.data(), args.inv_freq = inv_freq.data(), args.y = y.data();
+  args.ldy = 2 * kPairs, args.rows = kTokens, args.pairs = kPairs, args.batch = {offsets, 1};
+  args.scaling = 1;
+  const double seconds = median([&] { cpu::rotary(args, workers); });
+  std::printf("rotary: %.2f ns a pair\n", seconds * 1e9 / double(kTokens * kPairs));
+}
+
+}  // namespace
+}  // namespace trine
+
+int main(int argc, char** argv) {
+  using namespace trine;
+  cpu::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 1);
+  const cpu::KernelTable& table = cpu::select_kernel_table();
+  const size_t stride =
+      (std::max(table.attention_scratch_bytes(8192, 128, 0), table.linear_scratch_bytes(8192)) +
+       63) /
+      64 * 64;
+  const auto scratch = host::alloc(stride * size_t(pool.size()));
+  const cpu::Workers workers = {&table, &pool, scratch.get(), stride};
+  const double limit = cpu::read_bandwidth_gbs(pool.size());
+  std::printf("%s, %d threads, %.1f GB/s\n", table.name, pool.size(), limit);
+  for (const int32_t past : {128, 1024, 4096}) {
+    attention(workers, 32, 8, 128, past, limit);
+    attention(workers, 32, 32, 128, past, limit);
+    attention(workers, 9, 3, 64, past, limit);
+    attention(workers, 16, 2, 64, past, limit);
+  }
+  for (const int64_t m : {1, 2, 4, 8, 16}) {
+    linear(workers, m, 49152, 576, limit);
+    linear(workers, m, 2048, 2048, limit);
+    linear(workers, m, 8192, 2048, limit);
+  }
+  rotary(workers);
+}
