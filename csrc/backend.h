@@ -13,11 +13,16 @@
 
 namespace trine {
 
+struct KvLayout;  // exec/kv_cache.h
+
 struct BackendInfo {
-  std::string device;  // "cpu", "ref"
-  std::string isa;     // "avx512"
+  std::string device;  // "cpu", "ref", "cuda"
+  std::string isa;     // "avx512", "sm_90"
   int threads = 1;
   DType dtype = DType::kF32;  // of the weights of linear, and of what they are multiplied with
+  std::string hardware;       // "NVIDIA H100 80GB HBM3"; empty for the processor
+  // Whether `alloc`, packed weights and arenas are memory that the processor reads.
+  bool host_memory = true;
 };
 
 // A weight in the place and layout that one kind of consumer reads.
@@ -28,15 +33,40 @@ struct Packed {
   DType dtype = DType::kF32;
 };
 
-// The part of a run that belongs to the device: threads and their scratch memory. One per
-// concurrent run.
+// The part of a run that belongs to the device: threads, streams and their scratch memory. One per
+// concurrent run. A run is reserve, begin, steps, any number of fetches, finish; what the host does
+// in between is what these do unless a device overrides them.
 class DeviceContext {
  public:
   virtual ~DeviceContext() = default;
   virtual const void* get() const noexcept = 0;
-  // Room for sequences of up to max_length tokens; may allocate, so it is called before the steps.
-  virtual void reserve(int64_t max_length) = 0;
+  // Room for a run of this plan; `max_length`: the tokens of the longest sequence, those in its
+  // cache included. May allocate, so it is called before the steps.
+  virtual void reserve(const RunSize&) = 0;
   virtual size_t bytes() const noexcept = 0;
+  // Inputs, offsets and caches lie in host memory: a device copies them and puts its own addresses
+  // in their place.
+  virtual void begin(RunContext&) {}
+  virtual void run(std::span<const Step> steps, const RunContext&);
+  // Waits until what was started is done.
+  virtual void wait() {}
+  // Rows [begin, begin + rows) of a value, densely into `to`, which is complete after finish().
+  virtual void fetch(const RunContext&, const Operand&, int64_t begin, int64_t rows, float* to);
+  // DeviceError when anything since `begin` failed.
+  virtual void finish() {}
+};
+
+// Memory for one sequence's keys and values, in the layout of the device's attention.
+class KvMemory {
+ public:
+  virtual ~KvMemory() = default;
+  virtual size_t bytes() const noexcept = 0;
+  // What a step finds in KvView::data and KvView::device.
+  virtual KvView view() const noexcept = 0;
+  // Room for this many tokens, at most the capacity; keeps what there is.
+  virtual void reserve(int64_t tokens) = 0;
+  // The first `tokens` of another one of the same layout.
+  virtual void copy_prefix(const KvMemory& from, int64_t tokens) = 0;
 };
 
 class Backend {
@@ -53,8 +83,13 @@ class Backend {
   // `in` has an operand for each input (absent ones say kNone); `out` is where the result goes.
   virtual Step lower(const Graph&, const Node&, std::span<const Operand> in,
                      const Operand& out) = 0;
+  // In which form the value of a node over tokens or sequences lies in memory; what goes out of
+  // the model is float32 whatever this says.
+  virtual DType value_dtype(const Graph&, const Node& node) const noexcept;
   // Scratch for the steps lowered so far.
   virtual std::unique_ptr<DeviceContext> context() = 0;
+  // Of `capacity` tokens at most, a multiple of KvLayout::kPanel.
+  virtual std::unique_ptr<KvMemory> kv_memory(std::shared_ptr<const KvLayout>, int64_t capacity);
 };
 
 // dtype: kF32 or kBF16. Which linears are computed in bf16 says host::weight_dtype.

@@ -50,7 +50,7 @@ Constant evaluate(const Graph& graph, const Node& node, Backend& backend) {
   out.data = memory.get();
   const Step step = backend.lower(graph, node, in, out);
   const std::unique_ptr<DeviceContext> device = backend.context();
-  device->reserve(0);
+  device->reserve({});
   RunContext context{};
   context.device = device->get();
   step.run(step.args.get(), context);

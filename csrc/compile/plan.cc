@@ -24,9 +24,10 @@ constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * t
 // Row stride in elements. Float rows start on cache lines; a stride of a multiple of 4 KiB would
 // put the same column of all rows into one cache set, so such rows get a line more.
 int64_t row_stride(int64_t cols, DType dtype) {
-  if (dtype != DType::kF32) return cols;
-  const int64_t ld = round_up(cols, 16);
-  return ld % 1024 == 0 ? ld + 16 : ld;
+  if (dtype == DType::kI32) return cols;
+  const auto line = static_cast<int64_t>(64 / size_of(dtype));
+  const int64_t ld = round_up(cols, line);
+  return ld % (64 * line) == 0 ? ld + line : ld;
 }
 
 class Planner {
@@ -37,6 +38,7 @@ class Planner {
         plan_(std::make_unique<Plan>(Plan{std::move(graph), {}, {}, 0, 0, {}})) {}
 
   std::unique_ptr<Plan> run() {
+    find_dtypes();
     find_lives();
     assign_buffers();
     plan_->token_row_bytes = place(Rows::kTokens);
@@ -61,6 +63,16 @@ class Planner {
     while (graph()[id].op == Op::slice) id = graph()[id].inputs[0];
     return id;
   }
+
+  void find_dtypes() {
+    for (const Node& node : graph().nodes) {
+      held_.push_back(has_step(node) ? backend_.value_dtype(graph(), node) : node.dtype);
+    }
+    for (const auto& [name, id] : graph().outputs)
+      held_[static_cast<size_t>(owner(id))] = graph()[id].dtype;
+  }
+
+  DType held(NodeId id) const { return held_[static_cast<size_t>(owner(id))]; }
 
   void find_lives() {
     last_use_.assign(graph().nodes.size(), 0);
@@ -101,10 +113,11 @@ class Planner {
       if (!has_step(node)) continue;
       buffer_of_[id] = take_over(node, id);
       if (buffer_of_[id] < 0) {
-        const int64_t size = node.dtype == DType::kF32 ? sizeof(float) : sizeof(int32_t);
+        const DType dtype = held_[id];
+        const int64_t row =
+            row_stride(node.shape.cols(), dtype) * static_cast<int64_t>(size_of(dtype));
         buffer_of_[id] = static_cast<int>(buffers_.size());
-        buffers_.push_back(
-            {node.shape.rows, row_stride(node.shape.cols(), node.dtype) * size, 0, id, id});
+        buffers_.push_back({node.shape.rows, row, 0, id, id});
       }
       Buffer& buffer = buffers_[static_cast<size_t>(buffer_of_[id])];
       buffer.last = std::max({buffer.last, last_use_[id], id});
@@ -115,7 +128,8 @@ class Planner {
     for (size_t slot : in_place_slots(node.op)) {
       const NodeId input = node.input(slot);
       // A slice is part of a wider buffer, which others may still read.
-      if (input == kNoNode || graph()[input].op == Op::slice || graph()[input].shape != node.shape)
+      if (input == kNoNode || graph()[input].op == Op::slice ||
+          graph()[input].shape != node.shape || held(input) != held_[id])
         continue;
       const auto readers = std::count_if(node.inputs.begin(), node.inputs.end(), [&](NodeId other) {
         return other != kNoNode && owner(other) == input;
@@ -174,7 +188,8 @@ class Planner {
         node.shape.rows == Rows::kTokens ? Operand::Place::kTokens : Operand::Place::kSequences;
     o.offset = buffers_[static_cast<size_t>(buffer_of_[static_cast<size_t>(own)])].offset;
     o.column = column;
-    o.ld = row_stride(from.shape.cols(), from.dtype);
+    o.dtype = held(own);
+    o.ld = row_stride(from.shape.cols(), o.dtype);
     return o;
   }
 
@@ -243,6 +258,7 @@ class Planner {
   Backend& backend_;
   PackedWeights& weights_;
   std::unique_ptr<Plan> plan_;
+  std::vector<DType> held_;  // how each node's value lies in memory
   std::vector<size_t> last_use_;
   std::vector<int> buffer_of_;
   std::vector<Buffer> buffers_;

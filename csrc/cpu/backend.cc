@@ -74,10 +74,10 @@ class CpuContext : public DeviceContext {
 
   const void* get() const noexcept override { return &workers_; }
 
-  void reserve(int64_t max_length) override {
+  void reserve(const RunSize& size) override {
     size_t stride = need_.linear;
     if (need_.head_dim > 0) {
-      stride = std::max(stride, workers_.table->attention_scratch_bytes(max_length, need_.head_dim,
+      stride = std::max(stride, workers_.table->attention_scratch_bytes(size.max_length, need_.head_dim,
                                                                         need_.position_columns));
     }
     stride = (stride + 63) / 64 * 64;

@@ -39,10 +39,11 @@ struct Ragged {
 //   values at data + capacity * (begin + H * dim):  [H][ceil(dim / 16)][capacity][16]
 // so that a step reads them as panels, front to back, without packing them again.
 struct KvView {
-  float* data = nullptr;           // null: this sequence has no cache
+  float* data = nullptr;           // null, and `device` too: this sequence has no cache
   const int64_t* begin = nullptr;  // [layers]
   int64_t capacity = 0;            // tokens, a multiple of 16
   int32_t past = 0;                // tokens in it before this run; their positions come first
+  const void* device = nullptr;    // on devices whose attention reads something else than `data`
 };
 
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]

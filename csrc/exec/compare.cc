@@ -18,7 +18,11 @@ struct Values {
 };
 
 Values run_all(Graph graph, Backend& backend, const BatchView& batch) {
-  graph = fold(graph, backend);
+  if (backend.properties().host_memory) {
+    graph = fold(graph, backend);
+  } else {
+    graph = fold(graph, *make_cpu_backend(0));
+  }
   graph.outputs.clear();
   std::vector<std::string> names;
   for (size_t id = 0; id < graph.nodes.size(); ++id) {
@@ -41,8 +45,9 @@ Values run_all(Graph graph, Backend& backend, const BatchView& batch) {
   for (const PlanOutput& o : plan->outputs) {
     const int64_t rows = o.rows == Rows::kTokens ? batch.tokens() : batch.sequences();
     values.data.emplace_back(static_cast<size_t>(rows * o.value.cols));
-    Workspace::copy_rows(workspace.context(), o.value, 0, rows, values.data.back().data());
+    workspace.fetch(o.value, 0, rows, values.data.back().data());
   }
+  workspace.finish();
   return values;
 }
 

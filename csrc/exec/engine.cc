@@ -68,7 +68,9 @@ Engine::Engine(Graph graph, std::unique_ptr<Backend> backend)
   verify(graph_);
   check_unused();
   kv_layout_ = std::make_shared<const KvLayout>(kv_layout(graph_));
-  graph_ = fold(graph_, *backend_);
+  // Folding is done where its results are read.
+  graph_ = backend_->properties().host_memory ? fold(graph_, *backend_)
+                                              : fold(graph_, *make_cpu_backend(0));
 }
 
 std::unique_ptr<KvCache> Engine::make_cache(int64_t capacity) {
@@ -131,6 +133,10 @@ const Plan& Engine::plan(const std::vector<std::string>& outputs) {
 void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* const> results) {
   KvCachesInUse caches(batch.caches);
   check(batch, plan.limits);
+  for (size_t b = 0; b < batch.caches.size(); ++b) {
+    if (batch.caches[b] != nullptr)
+      batch.caches[b]->reserve(int64_t{batch.offsets[b + 1]} - batch.offsets[b]);
+  }
   Request request(&plan, &batch, results);
   std::unique_lock lock(queue_mutex_);
   wait_for_turn(request, lock);
@@ -192,23 +198,22 @@ void Engine::run_group(Request* group) {
   }
   try {
     workspace_.reserve(plan, tokens, sequences, max_length);
+    workspace_.clear();
+    for (Request* r = group; r; r = r->next) workspace_.append(*r->batch);
+    workspace_.run(plan);
+    int64_t token = 0, sequence = 0;
+    for (Request* r = group; r; r = r->next) {
+      for (size_t i = 0; i < plan.outputs.size(); ++i) {
+        const bool per_token = plan.outputs[i].rows == Rows::kTokens;
+        workspace_.fetch(plan.outputs[i].value, per_token ? token : sequence,
+                         per_token ? r->batch->tokens() : r->batch->sequences(), r->results[i]);
+      }
+      token += r->batch->tokens();
+      sequence += r->batch->sequences();
+    }
+    workspace_.finish();
   } catch (...) {
     for (Request* r = group; r; r = r->next) r->error = std::current_exception();
-    return;
-  }
-  workspace_.clear();
-  for (Request* r = group; r; r = r->next) workspace_.append(*r->batch);
-  workspace_.run(plan);
-  int64_t token = 0, sequence = 0;
-  for (Request* r = group; r; r = r->next) {
-    for (size_t i = 0; i < plan.outputs.size(); ++i) {
-      const bool per_token = plan.outputs[i].rows == Rows::kTokens;
-      Workspace::copy_rows(workspace_.context(), plan.outputs[i].value,
-                           per_token ? token : sequence,
-                           per_token ? r->batch->tokens() : r->batch->sequences(), r->results[i]);
-    }
-    token += r->batch->tokens();
-    sequence += r->batch->sequences();
   }
 }
 
@@ -238,6 +243,7 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
     workspace.reserve(plan, batch.tokens(), batch.sequences(), longest(batch));
     workspace.append(batch);
     workspace.run(plan);
+    workspace.finish();
   });
   double pairs = 0;
   for (size_t b = 1; b < batch.offsets.size(); ++b) {

@@ -104,7 +104,7 @@ void check(const BatchView& batch, const Limits& limits) {
 
 void Workspace::reserve(const Plan& plan, int64_t tokens, int32_t sequences, int64_t max_length) {
   if (!device_) device_ = backend_.context();
-  device_->reserve(max_length);
+  device_->reserve({tokens, sequences, max_length});
   grow(ids_, static_cast<size_t>(tokens));
   grow(token_types_, static_cast<size_t>(tokens));
   grow(offsets_, static_cast<size_t>(sequences) + 1);
@@ -127,6 +127,7 @@ void Workspace::clear() noexcept {
   lengths_.clear();
   caches_.clear();
   cached_ = false;
+  max_length_ = max_total_ = 0;
 }
 
 void Workspace::append(const BatchView& batch) noexcept {
@@ -142,7 +143,10 @@ void Workspace::append(const BatchView& batch) noexcept {
     const KvCache* cache = batch.caches.empty() ? nullptr : batch.caches[b];
     const KvView& view = caches_.emplace_back(cache ? cache->view() : KvView{});
     cached_ = cached_ || cache != nullptr;
-    const int32_t so_far = view.past + batch.offsets[b + 1] - batch.offsets[b];
+    const int32_t rows = batch.offsets[b + 1] - batch.offsets[b];
+    const int32_t so_far = view.past + rows;
+    max_length_ = std::max<int64_t>(max_length_, rows);
+    max_total_ = std::max<int64_t>(max_total_, so_far);
     lengths_.push_back(batch.lengths.empty() ? so_far : std::max(so_far, batch.lengths[b]));
   }
 }
@@ -152,6 +156,8 @@ void Workspace::set_context(const Plan& plan) noexcept {
   const auto sequences = static_cast<int32_t>(offsets_.size()) - 1;
   context_.batch = {offsets_.data(), sequences};
   context_.tokens = tokens;
+  context_.max_length = max_length_;
+  context_.max_total = max_total_;
   context_.tokens_padded = round_up(tokens, 16);
   context_.sequences_padded = round_up(sequences, 16);
   context_.inputs[static_cast<int>(Input::kIds)] = ids_.data();
@@ -164,29 +170,44 @@ void Workspace::set_context(const Plan& plan) noexcept {
   context_.device = device_->get();
 }
 
-void Workspace::run(const Plan& plan) noexcept {
+void Workspace::run(const Plan& plan) {
   set_context(plan);
+  device_->begin(context_);
   if (!seconds_) {
-    for (const Step& step : plan.steps) step.run(step.args.get(), context_);
+    device_->run(plan.steps, context_);
     return;
   }
+  device_->wait();
   seconds_->clear();
   for (const Step& step : plan.steps) {
     const auto start = std::chrono::steady_clock::now();
     step.run(step.args.get(), context_);
+    device_->wait();
     seconds_->push_back(
         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   }
 }
 
-void Workspace::copy_rows(const RunContext& context, const Operand& value, int64_t begin,
-                          int64_t rows, float* to) noexcept {
+void Workspace::fetch(const Operand& value, int64_t begin, int64_t rows, float* to) {
+  device_->fetch(context_, value, begin, rows, to);
+}
+
+void Workspace::finish() { device_->finish(); }
+
+void DeviceContext::run(std::span<const Step> steps, const RunContext& context) {
+  for (const Step& step : steps) step.run(step.args.get(), context);
+}
+
+void DeviceContext::fetch(const RunContext& context, const Operand& value, int64_t begin,
+                          int64_t rows, float* to) {
   const float* from = value.at<const float>(context) + begin * value.ld;
   for (int64_t i = 0; i < rows; ++i) {
     std::memcpy(to + i * value.cols, from + i * value.ld,
                 static_cast<size_t>(value.cols) * sizeof(float));
   }
 }
+
+DType Backend::value_dtype(const Graph&, const Node& node) const noexcept { return node.dtype; }
 
 size_t Workspace::bytes() const noexcept {
   const size_t inputs = ids_.capacity() + token_types_.capacity() + offsets_.capacity() +

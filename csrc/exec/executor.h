@@ -43,12 +43,12 @@ class Workspace {
   void reserve(const Plan&, int64_t tokens, int32_t sequences, int64_t max_length);
   void clear() noexcept;
   void append(const BatchView&) noexcept;
-  void run(const Plan&) noexcept;
-  // Rows [begin, begin + rows) of an output, densely into `to`.
-  static void copy_rows(const RunContext&, const Operand&, int64_t begin, int64_t rows,
-                        float* to) noexcept;
+  // DeviceError when the device fails, which a host's doesn't.
+  void run(const Plan&);
+  // Rows [begin, begin + rows) of an output, densely into `to`, complete after finish().
+  void fetch(const Operand&, int64_t begin, int64_t rows, float* to);
+  void finish();
 
-  const RunContext& context() const noexcept { return context_; }
   size_t bytes() const noexcept;
   // Seconds per step of the last run are kept while this is set.
   void set_profile(std::vector<double>* seconds) noexcept { seconds_ = seconds; }
@@ -63,6 +63,7 @@ class Workspace {
   std::vector<int32_t> ids_, token_types_, offsets_{0}, prompt_lengths_, lengths_;
   std::vector<KvView> caches_;
   bool cached_ = false;  // whether any sequence has a cache
+  int64_t max_length_ = 0, max_total_ = 0;
   RunContext context_{};
   std::vector<double>* seconds_ = nullptr;
 };

@@ -10,10 +10,9 @@
 namespace trine {
 namespace {
 
-constexpr int64_t kPanelKeys = 16;
 constexpr int64_t kMostTokens = int64_t{1} << 24;
 
-constexpr int64_t round_up(int64_t n) { return (n + kPanelKeys - 1) / kPanelKeys * kPanelKeys; }
+constexpr int64_t round_up(int64_t n) { return (n + KvLayout::kPanel - 1) / KvLayout::kPanel * KvLayout::kPanel; }
 
 int64_t padded_capacity(int64_t capacity) {
   if (capacity < 1 || capacity > kMostTokens)
@@ -50,15 +49,68 @@ KvLayout kv_layout(const Graph& graph) {
   return out;
 }
 
+namespace {
+
+// The layout of KvView, whole from the start: pages that no token has reached are not touched.
+class HostKvMemory : public KvMemory {
+ public:
+  HostKvMemory(std::shared_ptr<const KvLayout> layout, Backend& backend, int64_t capacity)
+      : layout_(std::move(layout)),
+        capacity_(capacity),
+        bytes_(static_cast<size_t>(capacity * layout_->floats_per_token) * sizeof(float)),
+        memory_(backend.alloc(bytes_)) {}
+
+  size_t bytes() const noexcept override { return bytes_; }
+  KvView view() const noexcept override {
+    return {reinterpret_cast<float*>(memory_.get()), layout_->begin.data(), capacity_, 0, nullptr};
+  }
+  void reserve(int64_t) override {}
+
+  void copy_prefix(const KvMemory& other, int64_t tokens) override {
+    const KvView to = view(), source = other.view();
+    const auto copy = [](float* a, const float* b, int64_t floats) {
+      std::memcpy(a, b, static_cast<size_t>(floats) * sizeof(float));
+    };
+    for (size_t i = 0; i < layout_->layers.size(); ++i) {
+      const KvLayout::Layer& layer = layout_->layers[i];
+      float* a = to.data + to.capacity * layout_->begin[i];
+      const float* b = source.data + source.capacity * layout_->begin[i];
+      for (int64_t h = 0; h < layer.heads; ++h) {
+        copy(a, b, round_up(tokens) * layer.dim);  // whole panels: what is beyond does not count
+        a += to.capacity * layer.dim;
+        b += source.capacity * layer.dim;
+      }
+      for (int64_t panel = 0; panel < layer.heads * layer.value_dim / KvLayout::kPanel; ++panel) {
+        copy(a, b, tokens * KvLayout::kPanel);
+        a += to.capacity * KvLayout::kPanel;
+        b += source.capacity * KvLayout::kPanel;
+      }
+    }
+  }
+
+ private:
+  std::shared_ptr<const KvLayout> layout_;
+  int64_t capacity_;
+  size_t bytes_;
+  std::shared_ptr<std::byte> memory_;
+};
+
+}  // namespace
+
+std::unique_ptr<KvMemory> Backend::kv_memory(std::shared_ptr<const KvLayout> layout,
+                                             int64_t capacity) {
+  return std::make_unique<HostKvMemory>(std::move(layout), *this, capacity);
+}
+
 KvCache::KvCache(std::shared_ptr<const KvLayout> layout, Backend& backend, int64_t capacity)
     : layout_(std::move(layout)),
       capacity_(padded_capacity(capacity)),
-      bytes_(static_cast<size_t>(capacity_ * layout_->floats_per_token) * sizeof(float)),
-      memory_(backend.alloc(bytes_)) {}
+      memory_(backend.kv_memory(layout_, capacity_)) {}
 
 KvView KvCache::view() const noexcept {
-  return {reinterpret_cast<float*>(memory_.get()), layout_->begin.data(), capacity_,
-          static_cast<int32_t>(length_)};
+  KvView out = memory_->view();
+  out.past = static_cast<int32_t>(length_);
+  return out;
 }
 
 void KvCache::truncate(int64_t tokens) {
@@ -72,25 +124,8 @@ void KvCache::copy_prefix(const KvCache& from, int64_t tokens) {
   if (tokens < 0 || tokens > from.length_ || tokens > capacity_)
     throw InputError(
         cat(tokens, " tokens of a cache of ", from.length_, " into one for ", capacity_));
-  const KvView to = view(), source = from.view();
-  const auto copy = [](float* a, const float* b, int64_t floats) {
-    std::memcpy(a, b, static_cast<size_t>(floats) * sizeof(float));
-  };
-  for (size_t i = 0; i < layout_->layers.size(); ++i) {
-    const KvLayout::Layer& layer = layout_->layers[i];
-    float* a = to.data + to.capacity * layout_->begin[i];
-    const float* b = source.data + source.capacity * layout_->begin[i];
-    for (int64_t h = 0; h < layer.heads; ++h) {
-      copy(a, b, round_up(tokens) * layer.dim);  // whole panels: what is beyond does not count
-      a += to.capacity * layer.dim;
-      b += source.capacity * layer.dim;
-    }
-    for (int64_t panel = 0; panel < layer.heads * layer.value_dim / kPanelKeys; ++panel) {
-      copy(a, b, tokens * kPanelKeys);
-      a += to.capacity * kPanelKeys;
-      b += source.capacity * kPanelKeys;
-    }
-  }
+  memory_->reserve(tokens);
+  memory_->copy_prefix(*from.memory_, tokens);
   length_ = tokens;
 }
 

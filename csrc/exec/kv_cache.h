@@ -17,6 +17,8 @@ namespace trine {
 
 // Of all the attention nodes that name a cache; what a plan prunes makes no difference.
 struct KvLayout {
+  static constexpr int64_t kPanel = 16;  // keys
+
   struct Layer {
     int64_t heads, dim, value_dim;  // value_dim: dim rounded up to 16
   };
@@ -36,8 +38,10 @@ class KvCache {
   int64_t capacity() const noexcept { return capacity_; }
   int64_t length() const noexcept { return length_; }
   int64_t layers() const noexcept { return static_cast<int64_t>(layout_->layers.size()); }
-  size_t bytes() const noexcept { return bytes_; }
+  size_t bytes() const noexcept { return memory_->bytes(); }
   KvView view() const noexcept;
+  // Room for so many tokens more; DeviceError when the device has none left.
+  void reserve(int64_t tokens) { memory_->reserve(length_ + tokens); }
 
   // Forgets all but the first `tokens`; InputError when there are fewer.
   void truncate(int64_t tokens);
@@ -48,8 +52,7 @@ class KvCache {
   friend class KvCachesInUse;
   std::shared_ptr<const KvLayout> layout_;
   int64_t capacity_, length_ = 0;
-  size_t bytes_;
-  std::shared_ptr<std::byte> memory_;
+  std::unique_ptr<KvMemory> memory_;
   std::atomic<bool> in_use_{false};
 };
 

@@ -20,6 +20,8 @@ inline constexpr int kInputs = 3;
 struct RunContext {
   Ragged batch;
   int64_t tokens;
+  int64_t max_length;        // rows of the longest sequence
+  int64_t max_total;         // tokens of the longest sequence, those in its cache included
   int64_t tokens_padded;     // a multiple of 16, so that every buffer starts on a cache line
   int64_t sequences_padded;  // likewise
   const int32_t* inputs[kInputs];
@@ -28,6 +30,13 @@ struct RunContext {
   std::byte* token_rows;
   std::byte* sequence_rows;
   const void* device;  // the backend's own: cpu::Workers
+};
+
+// What a run needs room for.
+struct RunSize {
+  int64_t tokens = 0;
+  int32_t sequences = 0;
+  int64_t max_length = 0;  // of a sequence, with what its cache may hold
 };
 
 // A value as a step sees it. Buffers of a plan are given in bytes per row: the address in a run is

@@ -39,7 +39,7 @@ struct Kernels {
 class NoContext : public DeviceContext {
  public:
   const void* get() const noexcept override { return nullptr; }
-  void reserve(int64_t) override {}
+  void reserve(const RunSize&) override {}
   size_t bytes() const noexcept override { return 0; }
 };
 

@@ -34,7 +34,7 @@ std::vector<std::vector<float>> values(const Graph& graph, const std::vector<std
   for (const PlanOutput& o : plan->outputs) {
     const int64_t rows = o.rows == Rows::kTokens ? int64_t(batch.ids().size()) : 4;
     out.emplace_back(size_t(rows * o.value.cols));
-    Workspace::copy_rows(workspace.context(), o.value, 0, rows, out.back().data());
+    workspace.fetch(o.value, 0, rows, out.back().data());
   }
   return out;
 }

@@ -31,7 +31,7 @@ std::vector<float> run_plan(Backend& backend, const Plan& plan, const Batch& bat
   workspace.run(plan);
   const int64_t rows = int64_t(batch.prompt_lengths().size());
   std::vector<float> y(size_t(rows * plan.outputs[0].value.cols));
-  Workspace::copy_rows(workspace.context(), plan.outputs[0].value, 0, rows, y.data());
+  workspace.fetch(plan.outputs[0].value, 0, rows, y.data());
   return y;
 }
 
