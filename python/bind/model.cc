@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <charconv>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,7 @@
 #include "cpu/peak.h"
 #include "exec/compare.h"
 #include "exec/engine.h"
+#include "exec/plugin.h"
 
 namespace py = pybind11;
 
@@ -112,6 +114,7 @@ class Model {
     const EngineInfo i = engine()->info();
     py::dict out;
     out["device"] = i.backend.device;
+    if (!i.backend.hardware.empty()) out["hardware"] = i.backend.hardware;
     out["isa"] = i.backend.isa;
     out["threads"] = i.backend.threads;
     out["dtype"] = python_name(i.backend.dtype);
@@ -140,26 +143,41 @@ class Model {
   std::shared_ptr<Engine> engine_;
 };
 
+// "cuda" is the first GPU, "cuda:1" the second.
+int device_index(const std::string& device) {
+  const size_t colon = device.find(':');
+  if (colon == std::string::npos) return 0;
+  int index = -1;
+  const char* const end = device.data() + device.size();
+  const auto parsed = std::from_chars(device.data() + colon + 1, end, index);
+  if (parsed.ec != std::errc() || parsed.ptr != end || index < 0)
+    throw DeviceError(cat("device \"", device, "\": expected a number from 0 behind the colon"));
+  return index;
+}
+
+// `plugin`: the library of a device that the core does not have in itself, or empty.
 std::unique_ptr<Backend> make_backend(const std::string& device, const std::string& dtype,
-                                      int threads) {
+                                      int threads, const std::string& plugin = {}) {
   const DType chosen = python_dtype(dtype);
   if (threads < 0 || threads > 1024)
     throw InputError(cat("threads must be from 1 to 1024, not ", threads));
   if (device == "cpu") return make_cpu_backend(threads, chosen);
   if (device == "ref") return make_ref_backend(chosen);
+  if (!plugin.empty()) return Plugin::load(plugin).make(device_index(device), chosen);
   throw DeviceError(cat("no device \"", device, "\" in this build; cpu is"));
 }
 
 // Runs two compilations of one graph, the one on the reference and the one under test, and compares
 // every node that both have: "the reference executor node by node".
 py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
-                 const std::vector<std::string>& outputs, int threads, const std::string& dtype) {
+                 const std::vector<std::string>& outputs, int threads, const std::string& dtype,
+                 const std::string& device, const std::string& plugin) {
   const BatchView batch{view(ids, "ids"), view(offsets, "offsets"), {}, {}};
   py::list rows;
   std::vector<NodeComparison> found;
   {
     const py::gil_scoped_release release;
-    found = compare_with_ref(graph, make_backend("cpu", dtype, threads), batch, outputs);
+    found = compare_with_ref(graph, make_backend(device, dtype, threads, plugin), batch, outputs);
   }
   for (const NodeComparison& n : found) {
     py::dict row;
@@ -202,20 +220,32 @@ void bind_model(py::module_& m) {
       .def("close", &Model::close);
   m.def(
       "compile",
-      [](const Graph& graph, const std::string& device, const std::string& dtype, int threads) {
+      [](const Graph& graph, const std::string& device, const std::string& dtype, int threads,
+         const std::string& plugin) {
         const py::gil_scoped_release release;
         return std::make_unique<Model>(
-            std::make_shared<Engine>(graph, make_backend(device, dtype, threads)));
+            std::make_shared<Engine>(graph, make_backend(device, dtype, threads, plugin)));
       },
-      py::arg("graph"), py::arg("device"), py::arg("dtype"), py::arg("threads"));
+      py::arg("graph"), py::arg("device"), py::arg("dtype"), py::arg("threads"),
+      py::arg("plugin") = "");
   m.def("compare", &compare, py::arg("graph"), py::arg("ids"), py::arg("offsets"),
-        py::arg("outputs"), py::arg("threads"), py::arg("dtype") = "float32");
+        py::arg("outputs"), py::arg("threads"), py::arg("dtype") = "float32",
+        py::arg("device") = "cpu", py::arg("plugin") = "");
   m.def(
       "default_dtype",
-      [](const std::string& device) {
+      [](const std::string& device, const std::string& plugin) {
+        if (!plugin.empty())
+          return python_name(Plugin::load(plugin).default_dtype(device_index(device)));
         return python_name(device == "cpu" ? cpu_default_dtype() : DType::kF32);
       },
-      py::arg("device") = "cpu");
+      py::arg("device") = "cpu", py::arg("plugin") = "");
+  m.def(
+      "plugin_devices",
+      [](const std::string& plugin) {
+        const py::gil_scoped_release release;
+        return Plugin::load(plugin).devices();
+      },
+      py::arg("plugin"));
   m.def(
       "peak_gflops",
       [](int threads, const std::string& dtype) {

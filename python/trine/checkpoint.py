@@ -42,6 +42,8 @@ class Checkpoint:
         generation_config.json.
     notes : list of str
         Where the files contradict the configuration, and what was done about it.
+    device_reason : str
+        Why the model runs where it does.
     sentence : SentenceConfig
         The sentence-transformers modules and settings.
     """
@@ -58,4 +60,5 @@ class Checkpoint:
     causal: bool = False
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    device_reason: str = ""
     sentence: SentenceConfig = field(default_factory=SentenceConfig)

@@ -92,7 +92,7 @@ def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument("--model", dest="named_model", metavar="MODEL", help=where)
     group = parser.add_argument_group("loading")
     group.add_argument("--threads", type=int, metavar="N", help="by default one per CPU")
-    group.add_argument("--device", default="auto", help="auto or cpu")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     group.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
     group.add_argument("--revision", help="branch, tag or commit of a Hub id")
     group.add_argument("--cache-dir", metavar="DIR", help="the Hub's cache")

@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trine import _core, sentence_transformers
+from trine import _core, devices, sentence_transformers
 from trine._core import InputError, ModelError
 from trine.checkpoint import Checkpoint
+from trine.devices import Chosen
 from trine.files import field, read_json, read_optional_json
 from trine.sentence_transformers import SentenceConfig
 from trine.tokenizer_files import TokenizerFiles, TokenizerSource, least
@@ -99,7 +100,9 @@ def load(
         None
         What to load it as; the pipeline names of transformers will do, too. By default what
         ``modules.json`` and ``architectures`` say.
-    device : {"auto", "cpu"}
+    device : {"auto", "cpu", "cuda", "cuda:1", ...}
+        ``"auto"`` is the first GPU whose plugin is installed and works, else the CPU; ``info()``
+        says which and why.
     dtype : {"auto", "float32", "bfloat16"}
         What linear layers hold their weights in and multiply; everything else is float32.
         ``"auto"`` is bfloat16 on processors that multiply it faster, else float32.
@@ -138,27 +141,27 @@ def load(
     wanted = None if task is None else _ALIASES.get(task, task)
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
+    place = devices.choose(device)
     path = Path(os.fspath(source)).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return build_gguf(
             path,
             source=os.fspath(source),
             task=wanted,
-            device="cpu" if device == "auto" else device,
-            dtype="float32" if dtype == "auto" else dtype,
+            place=place,
+            dtype="float32" if (dtype, place.device) == ("auto", "cpu") else place.dtype(dtype),
             threads=threads,
         )
     folder, weights = _resolve(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
     files = read_folder(folder, weights)
-    place = "cpu" if device == "auto" else device
     return build(
         files,
         source=os.fspath(source),
         task=wanted,
-        device=place,
-        dtype=_core.default_dtype(place) if dtype == "auto" else dtype,
+        place=place,
+        dtype=place.dtype(dtype),
         threads=threads,
     )
 
@@ -203,7 +206,7 @@ def find_weights(folder: Path) -> Path:
 
 
 def build(
-    files: Folder, *, source: str, task: str | None, device: str, dtype: str, threads: int | None
+    files: Folder, *, source: str, task: str | None, place: Chosen, dtype: str, threads: int | None
 ) -> Task:
     """Compile a folder's model and wrap it in the class of its task."""
     from trine import models
@@ -246,14 +249,14 @@ def build(
         checkpoint,
         files.root,
         modules=sentence.modules if embeds else [],
-        device=device,
+        place=place,
         dtype=dtype,
         threads=threads,
     )
 
 
 def build_gguf(
-    path: Path, *, source: str, task: str | None, device: str, dtype: str, threads: int | None
+    path: Path, *, source: str, task: str | None, place: Chosen, dtype: str, threads: int | None
 ) -> Task:
     """Compile the model of a GGUF file and wrap it in the class of its task."""
     from trine import gguf, models
@@ -275,7 +278,7 @@ def build_gguf(
         causal=architecture.causal,
     )
     return _compile(
-        model.store, model.tokenizer, checkpoint, path, device=device, dtype=dtype, threads=threads
+        model.store, model.tokenizer, checkpoint, path, place=place, dtype=dtype, threads=threads
     )
 
 
@@ -286,7 +289,7 @@ def _compile(
     root: Path,
     *,
     modules: Sequence[Mapping[str, Any]] = (),
-    device: str,
+    place: Chosen,
     dtype: str,
     threads: int | None,
 ) -> Task:
@@ -295,7 +298,9 @@ def _compile(
 
     try:
         graph = models.build(store, checkpoint.config, checkpoint.architecture, modules)
-        core = graph.compile(device=device, dtype=dtype, threads=threads)
+        core = graph.compile(
+            device=place.device, dtype=dtype, threads=threads, plugin=place.plugin
+        )
     except ModelError as error:  # about config.json, it doesn't know where that lies
         if str(root) in str(error):
             raise
@@ -303,7 +308,8 @@ def _compile(
     module, class_name = _CLASSES[checkpoint.task]
     task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
     core.prepare(task_class.needs)
-    return task_class(core, replace(checkpoint, notes=graph.notes), tokenizer)
+    described = replace(checkpoint, notes=graph.notes, device_reason=place.reason)
+    return task_class(core, described, tokenizer)
 
 
 def choose_architecture(

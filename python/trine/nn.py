@@ -96,10 +96,19 @@ class Graph:
         self.core.add_output(name, value.id)
 
     def compile(
-        self, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None
+        self,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        threads: int | None = None,
+        plugin: str = "",
     ) -> _core.Model:
-        """Hand the finished graph to the core; ``threads`` is by default one for each CPU."""
-        return _core.compile(self.core, device, dtype, threads or 0)
+        """Hand the finished graph to the core.
+
+        ``threads`` is by default one for each CPU; ``plugin`` is the library of a device that the
+        core doesn't have in itself (``trine.devices``).
+        """
+        return _core.compile(self.core, device, dtype, threads or 0, plugin)
 
 
 class Scope:

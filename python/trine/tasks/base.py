@@ -99,9 +99,9 @@ class Task(ABC):
         -------
         dict
             ``architecture``, ``task``, ``source``, ``max_seq_length``, ``outputs`` (name to
-            columns) and what the core adds: ``device``, ``isa``, ``dtype``, ``threads``,
-            ``parameters``, ``weight_bytes``, ``bytes_mapped``, ``bytes_allocated``, ...;
-            ``notes``, if the files contradict config.json: what was done about it.
+            columns) and what the core adds: ``device`` (``device_reason`` says why that one),
+            ``isa``, ``dtype``, ``threads``, ``parameters``, ``weight_bytes``, ``bytes_mapped``,
+            ``bytes_allocated``, ...; ``notes``, if the files contradict config.json: what was done about it.
         """
         checkpoint = self._checkpoint
         notes = {"notes": list(checkpoint.notes)} if checkpoint.notes else {}
@@ -112,6 +112,7 @@ class Task(ABC):
             "max_seq_length": self.max_seq_length,
             "outputs": {name: self._core.outputs[name][1] for name in self._names(None)},
             **self._core.info(),
+            "device_reason": checkpoint.device_reason,
             **notes,
         }
 

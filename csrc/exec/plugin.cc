@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "exec/plugin.h"
+
+#include <map>
+#include <mutex>
+#include <string_view>
+
+#if defined(_WIN32)
+#define NOMINMAX
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#endif
+
+#include "base/error.h"
+
+#ifndef TRINE_VERSION
+#define TRINE_VERSION "unknown"
+#endif
+
+namespace trine {
+namespace {
+
+constexpr char kSymbol[] = "trine_plugin";
+constexpr size_t kReason = 1024;
+
+#if defined(_WIN32)
+const void* find_symbol(const std::string& path) {
+  const HMODULE library = LoadLibraryA(path.c_str());
+  if (library == nullptr)
+    throw DeviceError(cat(path, " does not load: error ", GetLastError()));
+  return reinterpret_cast<const void*>(GetProcAddress(library, kSymbol));
+}
+#else
+const void* find_symbol(const std::string& path) {
+  void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) throw DeviceError(cat(path, " does not load: ", dlerror()));
+  return dlsym(library, kSymbol);
+}
+#endif
+
+}  // namespace
+
+#define TRINE_TEXT_OF(x) #x
+#define TRINE_TEXT(x) TRINE_TEXT_OF(x)
+
+const char* plugin_build() noexcept {
+  return "trine " TRINE_VERSION ", plugin API 1, "
+#if defined(__clang__)
+         "clang " TRINE_TEXT(__clang_major__)
+#elif defined(__GNUC__)
+         "gcc " TRINE_TEXT(__GNUC__)
+#elif defined(_MSC_VER)
+         "msvc " TRINE_TEXT(_MSC_VER)
+#endif
+      ;
+}
+
+const Plugin& Plugin::load(const std::string& path) {
+  static std::mutex mutex;
+  static std::map<std::string, Plugin> loaded;
+  const std::lock_guard lock(mutex);
+  if (const auto found = loaded.find(path); found != loaded.end()) return found->second;
+  const auto* const api = static_cast<const PluginApi*>(find_symbol(path));
+  if (api == nullptr) throw DeviceError(cat(path, " is no plugin of trine: it lacks ", kSymbol));
+  if (api->version != PluginApi::kVersion || std::string_view(api->build) != plugin_build()) {
+    throw DeviceError(cat(path, " was made for another build (", api->build, "; this is ",
+                          plugin_build(), "): install the plugin of the same version"));
+  }
+  return loaded.emplace(path, Plugin(api)).first->second;
+}
+
+int Plugin::devices() const {
+  char reason[kReason] = "";
+  const int count = api_->devices(reason, sizeof reason);
+  if (count < 0) throw DeviceError(reason);
+  return count;
+}
+
+std::unique_ptr<Backend> Plugin::make(int index, DType dtype) const {
+  char reason[kReason] = "";
+  std::unique_ptr<Backend> backend(api_->make(index, dtype, reason, sizeof reason));
+  if (!backend) throw DeviceError(reason);
+  return backend;
+}
+
+}  // namespace trine

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "context.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+#include "kv_pool.h"
+#include "memory.h"
+
+namespace trine::cuda {
+namespace {
+
+constexpr size_t kLine = 256;
+constexpr size_t kGraphs = 64;
+// Outputs beyond this are copied straight to the caller's memory, piece by piece.
+constexpr size_t kMostPinnedOutput = size_t{64} << 20;
+
+constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+}  // namespace
+
+Context::Context(int device, const Attentions& attentions) : device_(device), attentions_(attentions) {
+  use(device_);
+  check("creating a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  run_.stream = stream_;
+}
+
+Context::~Context() {
+  cudaSetDevice(device_);
+  cudaStreamSynchronize(stream_);  // nothing below may still be in use
+  forget_graphs();
+  cudaStreamDestroy(stream_);
+}
+
+void Context::forget_graphs() noexcept {
+  for (const Recorded& r : graphs_) {
+    if (r.graph != nullptr) cudaGraphExecDestroy(r.graph);
+  }
+  graphs_.clear();
+}
+
+void Context::reserve(const RunSize& size) {
+  use(device_);
+  const auto tokens = static_cast<size_t>(size.tokens);
+  const auto sequences = static_cast<size_t>(size.sequences);
+  const size_t pages = sequences * static_cast<size_t>(
+                                       KvPool::pages_for(round_up(size.max_length, int64_t{kChunkKeys})));
+  // ids and token types; offsets, prompt lengths, lengths, past; pages.
+  const size_t bytes =
+      (2 * tokens + 4 * (sequences + 1) + pages) * sizeof(int32_t) + 8 * kLine;
+  if (bytes > input_bytes_) {
+    forget_graphs();
+    const size_t roomy = round_up(bytes + bytes / 2, kLine);
+    input_bytes_ = 0;
+    staging_ = pinned_alloc(roomy, device_);
+    inputs_ = device_alloc(roomy, device_);
+    input_bytes_ = roomy;
+  }
+}
+
+// Grown when a batch needs more than any before, outside of the steps.
+void Context::grow_workspace(const RunContext& c) {
+  int64_t need = 0;
+  for (AttentionArgs a : attentions_) {
+    a.batch = ragged(c);
+    if (a.causal && c.caches != nullptr) {
+      a.cache.data = workspace_.get();
+      a.cache.max_keys = static_cast<int32_t>(c.max_total);
+    }
+    need = std::max(need, attention_workspace(a));
+  }
+  if (static_cast<size_t>(need) > workspace_bytes_) {
+    forget_graphs();
+    workspace_bytes_ = 0;
+    workspace_.reset();
+    const auto roomy = static_cast<size_t>(need + need / 2);
+    workspace_ = device_alloc(roomy, device_);
+    workspace_bytes_ = roomy;
+  }
+  run_.workspace = workspace_.get();
+}
+
+size_t Context::bytes() const noexcept { return input_bytes_ + workspace_bytes_; }
+
+// Places `count` ints into the staging memory; returns where they will be on the device.
+int32_t* Context::stage(const void* from, size_t count) {
+  const size_t at = used_;
+  used_ = round_up(at + count * sizeof(int32_t), kLine);
+  if (from != nullptr) std::memcpy(staging_.get() + at, from, count * sizeof(int32_t));
+  return reinterpret_cast<int32_t*>(inputs_.get() + at);
+}
+
+void Context::stage_caches(const RunContext& c) {
+  const auto sequences = static_cast<size_t>(c.batch.sequences);
+  std::vector<int32_t> past(sequences, -1);
+  const auto ld = static_cast<size_t>(KvPool::pages_for(round_up(c.max_total, int64_t{kChunkKeys})));
+  std::vector<int32_t> table(sequences * ld);
+  for (size_t b = 0; b < sequences; ++b) {
+    const auto* const kv = static_cast<const PagedKv*>(c.caches[b].device);
+    if (kv == nullptr) continue;
+    past[b] = c.caches[b].past;
+    const std::span<const int32_t> pages = kv->pages().first(std::min(ld, kv->pages().size()));
+    std::copy(pages.begin(), pages.end(), table.begin() + static_cast<ptrdiff_t>(b * ld));
+  }
+  run_.past = stage(past.data(), sequences);
+  run_.pages = stage(table.data(), table.size());
+  run_.pages_ld = static_cast<int64_t>(ld);
+}
+
+void Context::begin(RunContext& c) {
+  use(device_);
+  // A run that failed half-way may still be reading the staging memory.
+  if (used_ > 0) cudaStreamSynchronize(stream_);
+  used_ = output_used_ = 0;
+  pending_.clear();
+  run_.error = cudaSuccess;
+  run_.past = run_.pages = nullptr;
+  const auto tokens = static_cast<size_t>(c.tokens);
+  const auto sequences = static_cast<size_t>(c.batch.sequences);
+  c.batch.offsets = stage(c.batch.offsets, sequences + 1);
+  c.inputs[static_cast<int>(Input::kIds)] = stage(c.inputs[static_cast<int>(Input::kIds)], tokens);
+  c.inputs[static_cast<int>(Input::kTokenTypes)] =
+      stage(c.inputs[static_cast<int>(Input::kTokenTypes)], tokens);
+  c.inputs[static_cast<int>(Input::kPromptLengths)] =
+      stage(c.inputs[static_cast<int>(Input::kPromptLengths)], sequences);
+  c.lengths = stage(c.lengths, sequences);
+  if (c.caches != nullptr) stage_caches(c);
+  // Grids that differ a little are recorded once: blocks beyond a sequence's end return.
+  if (c.max_length > 1) c.max_length = round_up(c.max_length, int64_t{32});
+  c.max_total = round_up(c.max_total, int64_t{kChunkKeys});
+  grow_workspace(c);
+  check("copying inputs to the GPU",
+        cudaMemcpyAsync(inputs_.get(), staging_.get(), used_, cudaMemcpyHostToDevice, stream_));
+}
+
+void Context::launch(std::span<const Step> steps, const RunContext& c) const noexcept {
+  for (const Step& step : steps) {
+    step.run(step.args.get(), c);
+    if (run_.error != cudaSuccess) return;
+  }
+}
+
+void Context::record(Recorded& entry, std::span<const Step> steps, const RunContext& c) {
+  // Relaxed: other threads may allocate meanwhile; nothing in a launch does.
+  check("recording a run",
+        cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
+  launch(steps, c);
+  cudaGraph_t graph = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
+  if (run_.error == cudaSuccess) {
+    check("recording a run", ended);
+    const cudaError_t made = cudaGraphInstantiate(&entry.graph, graph, 0);
+    cudaGraphDestroy(graph);
+    check("recording a run", made);
+  } else if (graph != nullptr) {
+    cudaGraphDestroy(graph);
+  }
+}
+
+void Context::run(std::span<const Step> steps, const RunContext& c) {
+  if (steps.empty()) return;
+  const Key key{steps.data(),       c.token_rows, inputs_.get(), workspace_.get(), c.tokens,
+                c.batch.sequences,  c.max_length, c.max_total,   c.caches != nullptr};
+  const auto found = std::find_if(graphs_.begin(), graphs_.end(),
+                                  [&](const Recorded& r) { return r.key == key; });
+  if (found == graphs_.end()) {
+    launch(steps, c);
+    graphs_.push_front({key, nullptr});
+    if (graphs_.size() > kGraphs) {
+      if (graphs_.back().graph != nullptr) cudaGraphExecDestroy(graphs_.back().graph);
+      graphs_.pop_back();
+    }
+  } else {
+    graphs_.splice(graphs_.begin(), graphs_, found);
+    Recorded& entry = graphs_.front();
+    if (entry.graph == nullptr) record(entry, steps, c);
+    if (run_.error == cudaSuccess)
+      check("launching a run", cudaGraphLaunch(entry.graph, stream_));
+  }
+  if (run_.error != cudaSuccess) throw DeviceError(explain(run_.failed, run_.error));
+}
+
+void Context::wait() {
+  if (run_.error != cudaSuccess) throw DeviceError(explain(run_.failed, run_.error));
+  check("running", cudaStreamSynchronize(stream_));
+}
+
+void Context::grow_outputs(size_t bytes) {
+  if (bytes <= output_bytes_) return;
+  finish();  // what waits in the old memory goes out first
+  output_bytes_ = 0;
+  outputs_ = pinned_alloc(bytes + bytes / 2, device_);
+  output_bytes_ = bytes + bytes / 2;
+}
+
+void Context::fetch(const RunContext& c, const Operand& value, int64_t begin, int64_t rows,
+                    float* to) {
+  if (rows == 0) return;
+  const float* from = value.at<const float>(c) + begin * value.ld;
+  const size_t width = static_cast<size_t>(value.cols) * sizeof(float);
+  const size_t bytes = width * static_cast<size_t>(rows);
+  void* target = to;
+  if (bytes <= kMostPinnedOutput) {
+    if (output_used_ + bytes > kMostPinnedOutput) finish();
+    grow_outputs(output_used_ + bytes);
+    target = outputs_.get() + output_used_;
+    pending_.push_back({output_used_, bytes, to});
+    output_used_ = round_up(output_used_ + bytes, kLine);
+  }
+  check("copying outputs from the GPU",
+        cudaMemcpy2DAsync(target, width, from, static_cast<size_t>(value.ld) * sizeof(float), width,
+                          static_cast<size_t>(rows), cudaMemcpyDeviceToHost, stream_));
+}
+
+void Context::finish() {
+  wait();
+  for (const Pending& p : pending_) std::memcpy(p.to, outputs_.get() + p.offset, p.bytes);
+  pending_.clear();
+  output_used_ = 0;
+}
+
+}  // namespace trine::cuda

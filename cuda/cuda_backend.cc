@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cuda_backend.h"
+
+#include <algorithm>
+#include <mutex>
+
+#include "base/error.h"
+#include "context.h"
+#include "exec/distances.h"
+#include "exec/host.h"
+#include "kv_pool.h"
+#include "lower.h"
+#include "memory.h"
+#include "runtime.h"
+#include "weights.h"
+
+namespace trine::cuda {
+namespace {
+
+class CudaBackend : public Backend {
+ public:
+  CudaBackend(int device, DType dtype) : device_(device), dtype_(dtype), weights_(device) {
+    use(device);
+    cudaDeviceProp chip{};
+    check("reading the GPU's properties", cudaGetDeviceProperties(&chip, device));
+    // Starts the driver's context.
+    check("starting the GPU", cudaFree(nullptr));
+    info_.device = "cuda";
+    info_.isa = cat("sm_", 10 * chip.major + chip.minor);
+    info_.threads = chip.multiProcessorCount;
+    info_.dtype = dtype;
+    info_.hardware = chip.name;
+    info_.host_memory = false;
+  }
+
+  BackendInfo properties() const override { return info_; }
+  bool supports(const Graph&, const Node& node) const noexcept override {
+    return cuda::supports(node);
+  }
+
+  std::shared_ptr<std::byte> alloc(size_t bytes) override {
+    use(device_);
+    std::shared_ptr<std::byte> memory = device_alloc(bytes, device_);
+    check("clearing device memory", cudaMemset(memory.get(), 0, bytes));
+    check("clearing device memory", cudaStreamSynchronize(nullptr));
+    return memory;
+  }
+
+  Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
+    if (consumer.op == Op::embedding) return weights_.table(graph, weight);
+    if (consumer.op == Op::linear && slot == 1)
+      return weights_.linear(graph, weight, host::weight_dtype(consumer, dtype_));
+    if (consumer.op == Op::attention && slot >= 4) return weights_.linear(graph, weight, dtype_);
+    return weights_.floats(graph, weight);
+  }
+
+  DType value_dtype(const Graph&, const Node& node) const noexcept override {
+    // Angles need more than bfloat16 has.
+    const bool halved = dtype_ == DType::kBF16 && node.dtype == DType::kF32 &&
+                        node.shape.rows == Rows::kTokens && node.op != Op::rotary;
+    return halved ? DType::kBF16 : node.dtype;
+  }
+
+  Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
+             const Operand& out) override {
+    Fixed fixed;
+    fixed.pool = &pool_in_use_;
+    if (node.op == Op::attention) {
+      remember_sizes(attention_sizes(node));
+      if (in.size() > 4 && (in[4] || in[5])) place_distances(node, fixed);
+    }
+    return cuda::lower(graph, node, in, out, fixed);
+  }
+
+  std::unique_ptr<DeviceContext> context() override {
+    return std::make_unique<Context>(device_, attentions_);
+  }
+
+  std::unique_ptr<KvMemory> kv_memory(std::shared_ptr<const KvLayout> layout,
+                                      int64_t capacity) override {
+    const std::lock_guard lock(pool_mutex_);
+    if (!pool_) {
+      pool_ = std::make_shared<KvPool>(device_, std::move(layout), dtype_);
+      pool_in_use_ = pool_.get();
+    }
+    return std::make_unique<PagedKv>(pool_, capacity);
+  }
+
+ private:
+  void remember_sizes(const AttentionArgs& a) {
+    const auto same = [&](const AttentionArgs& b) {
+      return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim &&
+             a.causal == b.causal && a.queries == b.queries;
+    };
+    if (std::none_of(attentions_.begin(), attentions_.end(), same)) attentions_.push_back(a);
+  }
+
+  void place_distances(const Node& node, Fixed& fixed) {
+    const Distances distances = position_rows(node.as<AttentionAttrs>());
+    const size_t bytes = distances.values.size() * sizeof(int32_t);
+    use(device_);
+    const std::shared_ptr<std::byte> memory = device_alloc(bytes, device_);
+    check("copying distances",
+          cudaMemcpy(memory.get(), distances.values.data(), bytes, cudaMemcpyHostToDevice));
+    const auto* const first = reinterpret_cast<const int32_t*>(memory.get());
+    fixed.position_at = {memory, first + (distances.center() - distances.values.data())};
+    fixed.reach = distances.reach;
+  }
+
+  int device_;
+  DType dtype_;
+  BackendInfo info_;
+  Weights weights_;
+  Attentions attentions_;
+  std::mutex pool_mutex_;
+  std::shared_ptr<KvPool> pool_;
+  const KvPool* pool_in_use_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(int device, DType dtype) {
+  return std::make_unique<CudaBackend>(device, dtype);
+}
+
+}  // namespace trine::cuda

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "weights.h"
+
+#include "exec/host.h"
+#include "kernels/linear.h"
+#include "memory.h"
+#include "runtime.h"
+#include "weights/convert.h"
+
+namespace trine::cuda {
+namespace {
+
+bool is_read(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
+}
+
+// Whether the part's address names it for as long as the model lives.
+bool in_file(const host::Part& part) { return part.owner == nullptr; }
+
+}  // namespace
+
+std::shared_ptr<std::byte> Weights::upload(const void* data, size_t bytes) {
+  std::shared_ptr<std::byte> to = device_alloc(bytes, device_);
+  check("copying weights to the GPU", cudaMemcpy(to.get(), data, bytes, cudaMemcpyHostToDevice));
+  return to;
+}
+
+Packed Weights::linear(const Graph& graph, NodeId weight, DType dtype) {
+  use(device_);
+  std::vector<host::Part> from = host::parts(graph, weight);
+  const int64_t cols = from[0].cols, ldw = linear_ldw(dtype, cols);
+  int64_t rows = 0;
+  for (const host::Part& p : from) rows += p.rows;
+  const size_t row = static_cast<size_t>(ldw) * size_of(dtype);
+  const bool whole = from.size() == 1 && ldw == cols && in_file(from[0]);
+  const Key key{from[0].data, rows, cols, dtype};
+  if (whole) {
+    if (auto known = known_[key].lock())
+      return {known, known.get(), 0, dtype};  // its bytes are counted already
+  }
+  const std::shared_ptr<std::byte> memory = device_alloc(row * static_cast<size_t>(rows), device_);
+  std::byte* to = memory.get();
+  for (const host::Part& p : from) {
+    const int64_t count = p.rows * p.cols;
+    const void* data = p.data;
+    DType source = p.dtype;
+    std::vector<float> unpacked;
+    if (!is_read(source)) {
+      unpacked.resize(static_cast<size_t>(count));
+      to_f32(source, static_cast<const std::byte*>(data), unpacked.data(),
+             static_cast<size_t>(count));
+      data = unpacked.data();
+      source = DType::kF32;
+    }
+    const auto raw = upload(data, static_cast<size_t>(count) * size_of(source));
+    check("packing weights", pack_linear({raw.get(), source, to, dtype, p.rows, p.cols}, nullptr));
+    check("packing weights", cudaStreamSynchronize(nullptr));  // before `raw` goes
+    to += row * static_cast<size_t>(p.rows);
+  }
+  if (whole) known_[key] = memory;
+  return {memory, memory.get(), row * static_cast<size_t>(rows), dtype};
+}
+
+Packed Weights::table(const Graph& graph, NodeId weight) {
+  use(device_);
+  const Packed dense = host::in_place(graph, weight);
+  const std::vector<host::Part> from = host::parts(graph, weight);
+  const Key key{from[0].data, from[0].rows, from[0].cols, dense.dtype};
+  const bool whole = from.size() == 1 && in_file(from[0]);
+  if (whole) {
+    if (auto known = known_[key].lock()) return {known, known.get(), 0, dense.dtype};
+  }
+  const auto memory = upload(dense.data, dense.bytes);
+  if (whole) known_[key] = memory;
+  return {memory, memory.get(), dense.bytes, dense.dtype};
+}
+
+Packed Weights::floats(const Graph& graph, NodeId weight) {
+  use(device_);
+  const Packed dense = host::as_f32(graph, weight);
+  const auto memory = upload(dense.data, dense.bytes);
+  return {memory, memory.get(), dense.bytes, DType::kF32};
+}
+
+}  // namespace trine::cuda

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weights in the GPU's memory, as the kernels read them.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "backend.h"
+#include "graph/graph.h"
+
+namespace trine::cuda {
+
+class Weights {
+ public:
+  explicit Weights(int device) : device_(device) {}
+
+  // A linear's weight: rows of linear_ldw(dtype, cols), converted on the GPU. The same tensor in
+  // the same form is there once: a tied head and its embedding share it where they can.
+  Packed linear(const Graph& graph, NodeId weight, DType dtype);
+  // An embedding's table, dense, as F32, F16 or BF16.
+  Packed table(const Graph& graph, NodeId weight);
+  // Dense float32.
+  Packed floats(const Graph& graph, NodeId weight);
+
+ private:
+  using Key = std::tuple<const void*, int64_t, int64_t, DType>;
+
+  std::shared_ptr<std::byte> upload(const void* data, size_t bytes);
+
+  int device_;
+  std::map<Key, std::weak_ptr<std::byte>> known_;  // dense rows without padding
+};
+
+}  // namespace trine::cuda
