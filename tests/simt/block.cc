@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled without sanitizers, see fiber.cc: kernels are checked, this is not.
+#include "block.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "fiber.h"
+#include "shared_memory.h"
+
+namespace trine::simt {
+
+namespace {
+
+constexpr int kWarp = 32;
+
+enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
+
+struct Thread {
+  Context context;
+  Index3 index;
+  int number = 0, lane = 0, warp = 0;
+  State state = State::kReady;
+  Site site;                   // of the wait
+  const char* operation = "";  // a collective's name
+  uint32_t mask = 0;
+  unsigned barriers = 0, warp_barriers = 0;  // how many it has passed
+  Slot slot;
+  std::vector<Copy> copies;
+  int copy_group = 0;
+};
+
+// What TSan orders by. Two in turn: one alone would order the fast threads' next phase before the
+// slow ones' last.
+struct Tags {
+  char of[2];
+};
+
+struct Votes {
+  unsigned barrier = 0;  // from 1
+  int count = 0;
+};
+
+std::string show(Index3 i) {
+  return "(" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " + std::to_string(i.z) + ")";
+}
+
+std::string show(Site site) {
+  return std::string(site.file_name()) + ":" + std::to_string(site.line());
+}
+
+bool same(Site a, Site b) {
+  return a.line() == b.line() && a.column() == b.column() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+}
+
+unsigned next_random(unsigned& state) {
+  state ^= state << 13;
+  state ^= state >> 17;
+  state ^= state << 5;
+  return state;
+}
+
+std::string show(const Thread& thread) {
+  std::string text = "thread " + show(thread.index);
+  if (thread.state == State::kDone) return text + " has ended";
+  if (thread.state == State::kReady) return text;
+  const bool barrier = thread.state == State::kAtBarrier;
+  return text + " waits in " + (barrier ? "__syncthreads" : thread.operation) + " at " +
+         show(thread.site);
+}
+
+// The block that is running. Everything here belongs to it or is kept for the next one.
+class Block {
+ public:
+  Block(const Launch& launch, const std::function<void()>& body, Schedule schedule);
+  ~Block();
+  void run(Index3 index);
+  void finish() { acquire(&ended_); }
+
+  Thread& thread() { return *current_; }
+  [[noreturn]] void fail(const std::string& what);
+  void wait(State state, Site site);
+  void arrive(const char* name, uint32_t mask, Combine combine, Site site);
+  void warp_barrier(uint32_t mask, Site site);
+  void* shared_array(const char* name, size_t bytes, size_t alignment, Site site);
+  std::string where() const;
+
+  const Launch& launch;
+  Index3 index;
+  SharedMemory shared;
+  Tags block_tags;
+  Votes votes[2];
+
+ private:
+  static void entry();
+  void start(int i);
+  void resume(Thread& thread);
+  bool round();
+  bool run_warp(int warp);
+  void end_of_round();
+  void throw_error(const std::string& what) const;
+  int warps() const { return (count_ + kWarp - 1) / kWarp; }
+
+  const std::function<void()>& body_;
+  const Schedule schedule_;
+  unsigned random_;
+  int count_;
+  std::vector<Thread> threads_;
+  std::vector<int> order_;
+  std::vector<Tags> warp_tags_;
+  Thread* current_ = nullptr;
+  Context main_;
+  std::string error_;
+  char started_ = 0, ended_ = 0;
+};
+
+thread_local Block* running = nullptr;
+StackPool& stacks() {
+  static StackPool pool;
+  return pool;
+}
+
+Block::Block(const Launch& launch_, const std::function<void()>& body, Schedule schedule)
+    : launch(launch_), body_(body), schedule_(schedule), random_(schedule.seed * 2 + 1) {
+  count_ = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
+  threads_.resize(static_cast<size_t>(count_));
+  order_.resize(static_cast<size_t>(count_));
+  warp_tags_.resize(static_cast<size_t>(warps()));
+  main_ = this_context();
+  release(&started_);
+  on_report([] {
+    if (running != nullptr) fprintf(stderr, "in %s\n", running->where().c_str());
+  });
+}
+
+Block::~Block() {
+  for (Thread& thread : threads_) destroy_fiber(thread.context);
+  running = nullptr;
+}
+
+std::string Block::where() const {
+  std::string text = std::string(launch.kernel) + ": block " + show(index);
+  return current_ == nullptr ? text : text + ", thread " + show(current_->index);
+}
+
+void Block::throw_error(const std::string& what) const {
+  throw Error(std::string(launch.kernel) + ": block " + show(index) + ": " + what);
+}
+
+// On a fiber, which has nobody to throw to: the launch throws for it.
+void Block::fail(const std::string& what) {
+  error_ = what;
+  Thread& self = *current_;
+  switch_context(self.context, main_);
+  std::abort();
+}
+
+void Block::entry() {
+  Block& block = *running;
+  entered(block.main_);
+  acquire(&block.started_);
+  block.body_();
+  Thread& self = *block.current_;
+  if (!self.copies.empty()) {
+    block.fail("thread " + show(self.index) + " ended with a cp.async that it never waited for");
+  }
+  release(&block.ended_);
+  self.state = State::kDone;
+  switch_context(self.context, block.main_);
+  std::abort();
+}
+
+void Block::start(int i) {
+  Thread& thread = threads_[static_cast<size_t>(i)];
+  destroy_fiber(thread.context);
+  const unsigned n = static_cast<unsigned>(i);
+  const Index3 dim = launch.block;
+  thread = Thread{};
+  thread.context = make_fiber(stacks(), i, entry);
+  thread.index = Index3(n % dim.x, n / dim.x % dim.y, n / (dim.x * dim.y));
+  thread.number = i;
+  thread.lane = i % kWarp;
+  thread.warp = i / kWarp;
+#ifdef SIMT_TSAN
+  name_fiber(thread.context, ("block " + show(index) + " thread " + show(thread.index)).c_str());
+#endif
+}
+
+void Block::resume(Thread& thread) {
+  current_ = &thread;
+  switch_context(main_, thread.context);
+  current_ = nullptr;
+  if (!error_.empty()) throw_error(error_);
+}
+
+bool Block::run_warp(int warp) {
+  bool any = false;
+  const int begin = warp * kWarp, end = std::min(count_, begin + kWarp);
+  for (bool again = true; again;) {
+    again = false;
+    for (int i = begin; i < end; ++i) {
+      Thread& thread = threads_[static_cast<size_t>(i)];
+      if (thread.state != State::kReady) continue;
+      resume(thread);
+      again = any = true;
+    }
+  }
+  return any;
+}
+
+// Lets every thread that can go on do so once, in the schedule's order. False if none could.
+bool Block::round() {
+  bool any = false;
+  if (schedule_.kind == Schedule::kGreedyWarp) {
+    const int first = static_cast<int>(next_random(random_) % static_cast<unsigned>(warps()));
+    for (int k = 0; k < warps(); ++k) any |= run_warp((first + k) % warps());
+    return any;
+  }
+  uint64_t skipped = 0;
+  if (schedule_.kind == Schedule::kRandom) {
+    for (size_t i = order_.size(); i > 1; --i) {
+      std::swap(order_[i - 1], order_[next_random(random_) % i]);
+    }
+    skipped = uint64_t{next_random(random_)} << 32 | next_random(random_);
+  }
+  for (const bool all : {false, true}) {
+    for (const int i : order_) {
+      Thread& thread = threads_[static_cast<size_t>(i)];
+      if (thread.state != State::kReady) continue;
+      if (!all && (skipped >> (thread.warp % 64) & 1) != 0) continue;
+      resume(thread);
+      any = true;
+    }
+    if (any) break;
+  }
+  return any;
+}
+
+// Nobody can go on: all are at the same barrier, or all have ended, or something is wrong.
+void Block::end_of_round() {
+  const Thread& first = threads_.front();
+  for (const Thread& thread : threads_) {
+    if (thread.state == State::kInCollective) {
+      std::string missing;
+      for (const Thread& other : threads_) {
+        if (other.warp != thread.warp || other.state == State::kInCollective) continue;
+        missing = ", which " + show(other) + " never reaches";
+        if ((thread.mask >> other.lane & 1) != 0) break;
+      }
+      throw_error("deadlock: " + show(thread) + missing);
+    }
+  }
+  for (const Thread& thread : threads_) {
+    if (thread.state == first.state &&
+        (thread.state == State::kDone || same(thread.site, first.site)))
+      continue;
+    throw_error("threads of the block part at a barrier: " + show(first) + ", " + show(thread));
+  }
+}
+
+void Block::run(Index3 block_index) {
+  index = block_index;
+  stacks().renew(count_);
+  shared.start(launch.dynamic_shared);
+  for (Votes& vote : votes) vote = {};
+  for (int i = 0; i < count_; ++i) {
+    start(i);
+    order_[static_cast<size_t>(i)] = schedule_.kind == Schedule::kReverse ? count_ - 1 - i : i;
+  }
+  while (threads_.front().state != State::kDone) {
+    while (round()) {
+    }
+    end_of_round();
+    if (threads_.front().state == State::kDone) break;
+    for (Thread& thread : threads_) thread.state = State::kReady;
+  }
+  const std::string overrun = shared.overrun();
+  if (!overrun.empty()) throw_error(overrun);
+}
+
+void Block::wait(State state, Site site) {
+  Thread& self = *current_;
+  self.state = state;
+  self.site = site;
+  switch_context(self.context, main_);
+}
+
+void Block::arrive(const char* name, uint32_t mask, Combine combine, Site site) {
+  Thread& self = *current_;
+  const int begin = self.warp * kWarp, lanes = std::min(kWarp, count_ - begin);
+  if (lanes < kWarp) mask &= (1u << lanes) - 1;  // the last warp may have fewer
+  self.operation = name;
+  self.mask = mask;
+  self.site = site;
+  self.state = State::kInCollective;
+  if ((mask >> self.lane & 1) == 0) {
+    fail(show(self) + " but isn't in the mask it passes");
+  }
+  Slot* slots[kWarp] = {};
+  bool complete = true;
+  for (int l = 0; l < lanes; ++l) {
+    Thread& other = threads_[static_cast<size_t>(begin + l)];
+    if ((mask >> l & 1) == 0) continue;
+    slots[l] = &other.slot;
+    if (other.state == State::kDone) fail(show(self) + ", but " + show(other));
+    if (other.state != State::kInCollective) {
+      complete = false;
+    } else if (!same(other.site, site) || other.mask != mask) {
+      fail("lanes of a warp part: " + show(self) + ", " + show(other) +
+           (same(other.site, site) ? " with another mask" : ""));
+    }
+  }
+  if (!complete) return wait(State::kInCollective, site);
+  if (combine != nullptr) combine(slots, mask, site);
+  for (int l = 0; l < lanes; ++l) {
+    if ((mask >> l & 1) != 0) threads_[static_cast<size_t>(begin + l)].state = State::kReady;
+  }
+}
+
+void Block::warp_barrier(uint32_t mask, Site site) {
+  Thread& self = *current_;
+  char* tag = &warp_tags_[static_cast<size_t>(self.warp)].of[self.warp_barriers++ & 1];
+  release(tag);
+  arrive("__syncwarp", mask, nullptr, site);
+  acquire(tag);
+}
+
+void* Block::shared_array(const char* name, size_t bytes, size_t alignment, Site site) {
+  void* array = shared.array(name, bytes, alignment, site.file_name(), site.line());
+  if (array == nullptr) {
+    fail("no room in shared memory for " + std::string(name) + " at " + show(site) + " (" +
+         std::to_string(shared.used()) + " bytes in all)");
+  }
+  return array;
+}
+
+Schedule& current_schedule() {
+  static Schedule schedule = [] {
+    const char* text = std::getenv("SIMT_SCHEDULE");
+    return text == nullptr ? Schedule{} : parse_schedule(text);
+  }();
+  return schedule;
+}
+
+std::map<const void*, size_t>& limits() {
+  static std::map<const void*, size_t> bytes;
+  return bytes;
+}
+
+void check_launch(const Launch& launch) {
+  const auto refuse = [&](const std::string& what) {
+    throw Error(std::string(launch.kernel) + ": refused: " + what);
+  };
+  const Index3 g = launch.grid, b = launch.block;
+  const uint64_t threads = uint64_t{b.x} * b.y * b.z;
+  if (threads == 0 || threads > 1024 || b.z > 64) refuse("a block of " + show(b) + " threads");
+  if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > 0x7fffffff || g.y > 65535 || g.z > 65535) {
+    refuse("a grid of " + show(g) + " blocks");
+  }
+  if (launch.dynamic_shared > launch.dynamic_shared_limit) {
+    refuse(std::to_string(launch.dynamic_shared) + " bytes of dynamic shared memory, at most " +
+           std::to_string(launch.dynamic_shared_limit) +
+           " unless cudaFuncSetAttribute asked for more");
+  }
+}
+
+}  // namespace
+
+void set_schedule(Schedule schedule) { current_schedule() = schedule; }
+
+Schedule parse_schedule(const std::string& text) {
+  const size_t colon = text.find(':');
+  const std::string kind = text.substr(0, colon);
+  Schedule schedule;
+  if (colon != text.npos) schedule.seed = static_cast<unsigned>(std::stoul(text.substr(colon + 1)));
+  if (kind == "in-order") return schedule;
+  schedule.kind = kind == "reverse"  ? Schedule::kReverse
+                  : kind == "greedy" ? Schedule::kGreedyWarp
+                                     : Schedule::kRandom;
+  if (schedule.kind == Schedule::kRandom && kind != "random") {
+    throw std::invalid_argument("no schedule is called " + text);
+  }
+  return schedule;
+}
+
+std::string show(Schedule schedule) {
+  const char* const names[] = {"in-order", "reverse", "greedy", "random"};
+  return names[schedule.kind] + (":" + std::to_string(schedule.seed));
+}
+
+void for_each_schedule(const std::function<void(Schedule)>& run_once) {
+  const Schedule before = current_schedule();
+  for (const Schedule schedule :
+       {Schedule{Schedule::kInOrder}, Schedule{Schedule::kReverse},
+        Schedule{Schedule::kGreedyWarp, 1}, Schedule{Schedule::kGreedyWarp, 2},
+        Schedule{Schedule::kRandom, 1}, Schedule{Schedule::kRandom, 2}}) {
+    set_schedule(schedule);
+    try {
+      run_once(schedule);
+    } catch (...) {
+      set_schedule(before);
+      throw;
+    }
+  }
+  set_schedule(before);
+}
+
+void run(const Launch& launch, const std::function<void()>& thread) {
+  if (running != nullptr) throw Error(std::string(launch.kernel) + ": launched from a kernel");
+  check_launch(launch);
+  Block block(launch, thread, current_schedule());
+  running = &block;
+  for (unsigned z = 0; z < launch.grid.z; ++z) {
+    for (unsigned y = 0; y < launch.grid.y; ++y) {
+      for (unsigned x = 0; x < launch.grid.x; ++x) block.run(Index3(x, y, z));
+    }
+  }
+  block.finish();
+}
+
+void set_dynamic_shared_limit(const void* kernel, size_t bytes) { limits()[kernel] = bytes; }
+
+size_t dynamic_shared_limit(const void* kernel) {
+  const auto found = limits().find(kernel);
+  return found == limits().end() ? kSharedBytesUnasked : found->second;
+}
+
+const Index3& thread_index() { return running->thread().index; }
+const Index3& block_index() { return running->index; }
+const Index3& block_dim() { return running->launch.block; }
+const Index3& grid_dim() { return running->launch.grid; }
+int lane() { return running->thread().lane; }
+Slot& slot() { return running->thread().slot; }
+
+void fail(const std::string& what, Site site) {
+  running->fail("thread " + show(thread_index()) + " at " + show(site) + ": " + what);
+}
+
+void block_barrier(Site site) {
+  char* tag = &running->block_tags.of[running->thread().barriers++ & 1];
+  release(tag);
+  running->wait(State::kAtBarrier, site);
+  acquire(tag);
+}
+
+int block_count(bool predicate, Site site) {
+  // As of the tags, two in turn: slow threads read the one while fast ones are at the next.
+  const unsigned barrier = running->thread().barriers;
+  Votes& votes = running->votes[barrier & 1];
+  if (votes.barrier != barrier + 1) votes = {barrier + 1, 0};
+  votes.count += predicate ? 1 : 0;
+  block_barrier(site);
+  return votes.count;
+}
+
+void warp_barrier(uint32_t mask, Site site) { running->warp_barrier(mask, site); }
+
+void collective(const char* name, uint32_t mask, Combine combine, Site site) {
+  running->arrive(name, mask, combine, site);
+}
+
+void* shared_array(const char* name, size_t bytes, size_t alignment, Site site) {
+  return running->shared_array(name, bytes, alignment, site);
+}
+
+void* dynamic_shared(Site site) {
+  if (running->launch.dynamic_shared == 0) fail("launched without dynamic shared memory", site);
+  return running->shared.dynamic();
+}
+
+void check_address(const void* p, size_t bytes, bool shared, const char* what, Site site) {
+  if (reinterpret_cast<uintptr_t>(p) % bytes != 0) {
+    fail(std::string(what) + " is not aligned to " + std::to_string(bytes) + " bytes", site);
+  }
+  if (running->shared.contains(p, bytes) != shared) {
+    fail(std::string(what) + (shared ? " is not in shared memory" : " is in shared memory"), site);
+  }
+}
+
+void add_copy(void* shared, const void* global, Site) {
+  Thread& self = running->thread();
+  self.copies.push_back({shared, global, self.copy_group});
+}
+
+void end_copy_group() { ++running->thread().copy_group; }
+
+bool take_copy(int pending, Copy& copy) {
+  Thread& self = running->thread();
+  if (self.copies.empty() || self.copies.front().group >= self.copy_group - pending) return false;
+  copy = self.copies.front();
+  self.copies.erase(self.copies.begin());
+  return true;
+}
+
+}  // namespace trine::simt

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// A SIMT machine on one OS thread: blocks run one after the other, and each thread of a block is a
+// fiber that runs until it waits. What this finds, and in which build:
+//   any    threads of a block at different barriers, or gone before one; lanes that miss a shuffle,
+//          __syncwarp, mma or ldmatrix; copies that nobody waited for; shared memory written past
+//          an array's end; misaligned cp.async and ldmatrix; launches that the hardware refuses
+//   any    by NaN in the results: shared memory that was never written, buffers that a cp.async
+//          still owns. By results that differ between schedules: missing barriers
+//   ASan   accesses outside of device and shared memory        UBSan  misaligned vectors
+//   TSan   accesses that no barrier orders, within a block and between blocks, with both lines
+// What it can't: the memory model below barriers, rounding of tensor cores, speed.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <source_location>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <utility>
+
+namespace trine::simt {
+
+using Site = std::source_location;
+
+struct Index3 {
+  unsigned x = 1, y = 1, z = 1;
+  constexpr Index3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+// What a kernel did wrong; thrown by the launch. The message names kernel, block and threads with
+// the lines they are at.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// In which order threads that could go on do so. Correct kernels give the same bits in all.
+struct Schedule {
+  enum Kind {
+    kInOrder,     // thread 0 to its next wait, then thread 1, ...
+    kReverse,     // the last thread first
+    kGreedyWarp,  // one warp goes on alone as long as it can, `seed` says which
+    kRandom       // another order each round, from which warps are missing
+  };
+  Kind kind = kInOrder;
+  unsigned seed = 0;
+};
+void set_schedule(Schedule schedule);
+// "in-order", "reverse", "greedy", "greedy:7", "random:3"; throws std::invalid_argument.
+Schedule parse_schedule(const std::string& text);
+std::string show(Schedule schedule);
+// Calls `run` under one schedule of each kind, and a few seeds of those that have them.
+void for_each_schedule(const std::function<void(Schedule)>& run);
+
+// What the hardware has: bytes of shared memory, 48 KiB without asking for more.
+inline constexpr size_t kSharedBytes = 227 << 10;
+inline constexpr size_t kSharedBytesUnasked = 48 << 10;
+
+struct Launch {
+  const char* kernel = "";
+  Index3 grid, block;
+  size_t dynamic_shared = 0;
+  size_t dynamic_shared_limit = kSharedBytesUnasked;
+};
+
+// Runs `thread` once per thread of every block. Throws Error.
+void run(const Launch& launch, const std::function<void()>& thread);
+
+// The limit for this kernel's dynamic shared memory that was asked for.
+void set_dynamic_shared_limit(const void* kernel, size_t bytes);
+size_t dynamic_shared_limit(const void* kernel);
+
+template <class... Parameters, class... Arguments>
+void launch(const char* name, void (*kernel)(Parameters...), Index3 grid, Index3 block,
+            size_t dynamic_shared, Arguments&&... arguments) {
+  const std::tuple<Parameters...> stored{static_cast<Parameters>(arguments)...};
+  const size_t limit = dynamic_shared_limit(reinterpret_cast<const void*>(kernel));
+  run({name, grid, block, dynamic_shared, limit}, [&] { std::apply(kernel, stored); });
+}
+
+// The rest is what a kernel may ask for. A thread's index never changes, hence `const`.
+[[gnu::const]] const Index3& thread_index();
+[[gnu::const]] const Index3& block_index();
+[[gnu::const]] const Index3& block_dim();
+[[gnu::const]] const Index3& grid_dim();
+[[gnu::const]] int lane();
+
+[[noreturn]] void fail(const std::string& what, Site site);
+
+// All threads of the block, with their memory.
+void block_barrier(Site site);
+// A barrier that gives how many of its threads came with a true predicate.
+int block_count(bool predicate, Site site);
+// The lanes of `mask`, with their memory.
+void warp_barrier(uint32_t mask, Site site);
+
+// What a lane brings to a collective operation of its warp, and takes from it.
+struct Slot {
+  alignas(16) unsigned char in[64];
+  alignas(16) unsigned char out[64];
+};
+Slot& slot();
+// Waits for the lanes of `mask`; the last to come computes every lane's `out`. Of memory, nothing
+// is ordered.
+using Combine = void (*)(Slot* const (&lanes)[32], uint32_t mask, Site site);
+void collective(const char* name, uint32_t mask, Combine combine, Site site);
+
+// An array in shared memory, the same for all threads that ask at this site.
+void* shared_array(const char* name, size_t bytes, size_t alignment, Site site);
+void* dynamic_shared(Site site);
+// Fails unless all `bytes` are in shared memory (or, if not `shared`, none) and aligned to `bytes`.
+void check_address(const void* p, size_t bytes, bool shared, const char* what, Site site);
+
+// cp.async: a copy belongs to the thread's current group until it is taken.
+struct Copy {
+  void* shared;
+  const void* global;  // null: zeros
+  int group;
+};
+void add_copy(void* shared, const void* global, Site site);
+void end_copy_group();
+// The oldest copy that is due when only the latest `pending` groups may be under way, or false.
+bool take_copy(int pending, Copy& copy);
+
+}  // namespace trine::simt

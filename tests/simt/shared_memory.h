@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace trine::simt {
+
+// One block's shared memory: the launch's dynamic part first, then the static arrays as threads ask
+// for them. Everything starts as NaN, of float and of bfloat16, and between the arrays lie gaps
+// that nobody may touch.
+class SharedMemory {
+ public:
+  SharedMemory();
+  ~SharedMemory();
+  SharedMemory(const SharedMemory&) = delete;
+  SharedMemory& operator=(const SharedMemory&) = delete;
+
+  // For the next block.
+  void start(size_t dynamic_bytes);
+  void* dynamic() { return memory_ + kGap; }
+  // Null if there is no room.
+  void* array(const char* name, size_t bytes, size_t alignment, const char* file, unsigned line);
+  bool contains(const void* p, size_t bytes) const;
+  size_t used() const { return used_; }  // without the gaps
+  // Which array was written past its end or before its start; empty if none.
+  std::string overrun() const;
+
+ private:
+  static constexpr size_t kGap = 256;
+
+  struct Array {
+    const char *name, *file;
+    unsigned line;
+    size_t begin, bytes;
+  };
+  char* add(const Array& array);
+
+  char* memory_;
+  size_t end_ = 0, used_ = 0;
+  std::vector<Array> arrays_;
+};
+
+}  // namespace trine::simt
