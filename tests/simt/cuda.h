@@ -12,9 +12,10 @@
 
 #include "simt/block.h"
 #include "simt/fragments.h"
+#include "simt/runtime.h"
 #include "simt/warp.h"
 
-#define TRINE_GLOBAL inline
+#define TRINE_GLOBAL
 #define TRINE_DEV inline
 #define TRINE_SHARED(T, name, N) \
   T(&name)                       \
@@ -64,8 +65,6 @@ T shuffle_value(const char* name, uint32_t mask, T value, int source, Site site)
 }  // namespace trine::simt
 
 // Types.
-
-using dim3 = trine::simt::Index3;
 
 struct __nv_bfloat16 {
   uint16_t bits;
@@ -288,30 +287,3 @@ inline float fast_exp2(float x) { return std::exp2(x); }
 inline float fast_tanh(float x) { return std::tanh(x); }
 
 }  // namespace trine::cuda
-
-// The runtime library, as much as launch functions need.
-
-using cudaStream_t = struct CUstream_st*;
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1 };
-enum cudaFuncAttribute {
-  cudaFuncAttributeMaxDynamicSharedMemorySize = 8,
-  cudaFuncAttributePreferredSharedMemoryCarveout = 9
-};
-
-template <class... Parameters>
-cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute,
-                                 int value) {
-  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || static_cast<size_t>(value) > trine::simt::kSharedBytes) {
-    return cudaErrorInvalidValue;
-  }
-  trine::simt::set_dynamic_shared_limit(reinterpret_cast<const void*>(kernel),
-                                        static_cast<size_t>(value));
-  return cudaSuccess;
-}
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
-inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t = nullptr) {
-  std::memset(p, value, bytes);
-  return cudaSuccess;
-}
