@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear by mma.sync, for sm_80 and later (the dialect has twins for sm_75): one kernel for bf16
+// and float, for large tiles of many rows and for small ones that read weights as fast as they
+// come.
+//
+// The order of a sum: K is cut into chunks of at most 512 bf16 or 256 float, of equal size but for
+// the last, a function of K alone. Within a chunk mma accumulates from zero in ascending k, 16 or 8
+// at a time; the chunks' sums are added in ascending order in float32. So chunks can run in
+// different warps, which is what makes few rows fast (a chain of mma waits for 30 cycles at each
+// link, and one warp cannot keep enough loads in flight), and any tile gives the same bits.
+// Tensor cores cut sums off instead of rounding them: short chains also keep that bias small.
+//
+// float is 3xTF32: x = high + low with 11 bits each, x w = high high + high low + low high. What is
+// dropped is 2^-22 of a product. (Idea: CUTLASS's example 28.)
+//
+// A block has `groups` groups of warps; each has a ring of stages of its own, filled by cp.async,
+// and takes every groups-th chunk. A stage is 128 bytes (64 bf16, 32 float) of each row of x and w.
+// Its 16-byte units are swizzled, unit u of row r at u ^ (r % 8): copies and ldmatrix, which reads
+// the same unit of 8 rows, then touch all banks. A step of mma is 32 bytes for both types, and
+// ldmatrix hands out 4-byte words, so that the fragments of m16n8k16 and of m16n8k8 come from the
+// same addresses.
+#pragma once
+
+#include "kernels/linear_epilogue.cuh"
+
+namespace trine::cuda {
+
+inline constexpr int kStageBytes = 128;  // of a row
+inline constexpr int kChunkStages = 8;   // at most, in a chunk
+
+// Rows and columns of a block's tile, of a warp's, and the depth of the ring. Tiles that one group
+// of warps works at keep their sums in registers; the others add through shared memory.
+template <int rows, int cols, int warp_rows, int warp_cols, int stages, int max_groups>
+struct MmaTile {
+  static constexpr int kRows = rows, kCols = cols;
+  static constexpr int kWarpRows = warp_rows, kWarpCols = warp_cols;
+  static constexpr int kStages = stages;
+  static constexpr int kMaxGroups = max_groups;
+  static constexpr bool kSplit = max_groups > 1;
+  static constexpr int kWarps = rows / warp_rows * (cols / warp_cols);
+  static constexpr int kThreads = kWarps * 32;  // of a group
+  // Of one group's ring; small tiles have room for the rows of x that there are.
+  static constexpr int x_rows(int64_t m) { return kSplit && m < rows ? static_cast<int>(m) : rows; }
+  static constexpr int ring_bytes(int x_rows) { return stages * (x_rows + cols) * kStageBytes; }
+  // Floats from one row of sums to the next: 8 more than a multiple of 32 keeps the two-column
+  // stores of a warp, 8 rows by 4 threads, off each other's banks.
+  static constexpr int kLdSums = cols % 32 == 8 ? cols : cols + 8;
+  static constexpr int kSumsBytes = rows * kLdSums * 4;
+
+  // Groups' rings, groups' sums, and the running sum where chunks take several rounds.
+  static constexpr int shared_bytes(int groups, int chunks, int64_t m) {
+    const int ring = ring_bytes(x_rows(m));
+    if (!kSplit) return ring > kSumsBytes ? ring : kSumsBytes;
+    return groups * (ring + kSumsBytes) + (chunks > groups ? kSumsBytes : 0);
+  }
+};
+
+template <class T>
+struct Operand;
+
+template <>
+struct Operand<bf16> {
+  static constexpr int kPerStage = 64;
+
+  // c[i][j] += a[i] b[j] for 32 bytes of k.
+  template <int rows, int cols>
+  TRINE_DEV static void multiply(float (&c)[rows][cols][4], uint32_t (&a)[rows][4],
+                                 uint32_t (&b)[cols][2]) {
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+#pragma unroll
+      for (int j = 0; j < cols; ++j) mma_m16n8k16_bf16(c[i][j], a[i], b[j]);
+    }
+  }
+  TRINE_DEV static bf16 narrow(float x) { return __float2bfloat16(x); }
+};
+
+template <>
+struct Operand<float> {
+  static constexpr int kPerStage = 32;
+
+  TRINE_DEV static void split(uint32_t& bits, uint32_t& low) {
+    const float value = __uint_as_float(bits);
+    bits = to_tf32(value);
+    low = to_tf32(value - __uint_as_float(bits));
+  }
+
+  // Small products first. Of one sum's three mma the next starts when others were issued.
+  template <int rows, int cols>
+  TRINE_DEV static void multiply(float (&c)[rows][cols][4], uint32_t (&a)[rows][4],
+                                 uint32_t (&b)[cols][2]) {
+    uint32_t low_a[rows][4], low_b[cols][2];
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) split(a[i][r], low_a[i][r]);
+    }
+#pragma unroll
+    for (int j = 0; j < cols; ++j) {
+#pragma unroll
+      for (int r = 0; r < 2; ++r) split(b[j][r], low_b[j][r]);
+    }
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+#pragma unroll
+      for (int j = 0; j < cols; ++j) mma_m16n8k8_tf32(c[i][j], low_a[i], b[j]);
+    }
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+#pragma unroll
+      for (int j = 0; j < cols; ++j) mma_m16n8k8_tf32(c[i][j], a[i], low_b[j]);
+    }
+#pragma unroll
+    for (int i = 0; i < rows; ++i) {
+#pragma unroll
+      for (int j = 0; j < cols; ++j) mma_m16n8k8_tf32(c[i][j], a[i], b[j]);
+    }
+  }
+  TRINE_DEV static float narrow(float x) { return x; }
+};
+
+// Where unit `unit` of row `row` lies in a stage.
+TRINE_DEV int swizzled(int row, int unit) { return row * kStageBytes + ((unit ^ (row & 7)) << 4); }
+
+// Blocks in the order of their number go down bands of 8 tiles, so that those which run at the same
+// time share rows of x and of w in L2.
+struct TilePlace {
+  int row, col;
+};
+TRINE_DEV TilePlace tile_place(int block, int tile_rows, int tile_cols) {
+  constexpr int kBand = 8;
+  const int band = block / (kBand * tile_cols), first = band * kBand;
+  const int height = tile_rows - first < kBand ? tile_rows - first : kBand;
+  const int within = block - band * kBand * tile_cols;
+  return {first + within % height, within / height};
+}
+
+// The threads of a group that share a ring: a warp of its own needs no barrier of the block.
+template <class Tile>
+TRINE_DEV void sync_group() {
+  if constexpr (Tile::kWarps == 1) {
+    __syncwarp();
+  } else {
+    __syncthreads();
+  }
+}
+
+// One group's view of the product: its ring and the rows of x and w that its threads copy.
+// kAsync: x has T's type and whole 16-byte units; else elements are read and converted one by one.
+template <class T, class Tile, bool kAsync>
+struct TileLoader {
+  static constexpr int kPerUnit = 16 / static_cast<int>(sizeof(T));
+  const LinearParams& p;
+  unsigned char* ring;
+  int x_rows, row0, col0, rows, thread;
+
+  TRINE_DEV unsigned char* stage(int slot) const {
+    return ring + slot * (x_rows + Tile::kCols) * kStageBytes;
+  }
+
+  // Stage `at` of K into slot `slot`. Beyond K come zeros; of w's rows beyond n the last one again.
+  TRINE_DEV void load(int slot, int at) const {
+    unsigned char* x_stage = stage(slot);
+    unsigned char* w_stage = x_stage + x_rows * kStageBytes;
+    constexpr int kUnits = kStageBytes / 16, kStride = Tile::kThreads / kUnits;
+    const int unit = thread % kUnits, k = at * Operand<T>::kPerStage + unit * kPerUnit;
+    const bool inside = k < p.k;
+#pragma unroll
+    for (int r0 = 0; r0 < Tile::kRows; r0 += kStride) {
+      const int row = r0 + thread / kUnits;
+      if (row < rows) load_x(x_stage + swizzled(row, unit), row0 + row, k);
+    }
+    const T* w = static_cast<const T*>(p.w) + (inside ? k : 0);
+#pragma unroll
+    for (int r0 = 0; r0 < Tile::kCols; r0 += kStride) {
+      const int row = r0 + thread / kUnits;
+      if (Tile::kCols % kStride != 0 && row >= Tile::kCols) break;
+      const int col = col0 + row < p.n ? col0 + row : p.n - 1;
+      cp_async16_zfill(w_stage + swizzled(row, unit), w + col * p.ldw, inside);
+    }
+  }
+
+  TRINE_DEV void load_x(unsigned char* to, int row, int k) const {
+    if constexpr (kAsync) {
+      const bool inside = k < p.k;
+      cp_async16_zfill(to, static_cast<const T*>(p.x) + row * p.ldx + (inside ? k : 0), inside);
+    } else {
+      T* elements = reinterpret_cast<T*>(to);
+#pragma unroll
+      for (int i = 0; i < kPerUnit; ++i) {
+        const float value =
+            k + i < p.k ? load_element(p.x, row * p.ldx + k + i, p.x_is_bf16) : 0.0f;
+        elements[i] = Operand<T>::narrow(value);
+      }
+    }
+  }
+};
+
+// A warp's fragments of one stage. Rows of x beyond the last are not in the ring: there the last
+// one stands in, and what comes of it is not stored.
+template <class T, class Tile>
+struct WarpTile {
+  static constexpr int kI = Tile::kWarpRows / 16, kJ = Tile::kWarpCols / 8;
+  int a_offset[kI], a_swizzle[kI], b_offset, b_swizzle, a_unit, b_unit;
+
+  TRINE_DEV WarpTile(int warp, int lane, int x_rows, int rows) {
+    constexpr int kDown = Tile::kRows / Tile::kWarpRows;
+    const int row0 = warp % kDown * Tile::kWarpRows, col0 = warp / kDown * Tile::kWarpCols;
+#pragma unroll
+    for (int i = 0; i < kI; ++i) {
+      int row = row0 + i * 16 + (lane & 15);
+      row = row < rows ? row : rows - 1;
+      a_offset[i] = row * kStageBytes, a_swizzle[i] = row & 7;
+    }
+    a_unit = lane >> 4;
+    const int col = col0 + (lane & 7) + (Tile::kWarpCols > 8 ? (lane >> 4) * 8 : 0);
+    b_offset = (x_rows + col) * kStageBytes, b_swizzle = col & 7;
+    b_unit = (lane >> 3) & 1;
+  }
+
+  TRINE_DEV void multiply(float (&c)[kI][kJ][4], const unsigned char* stage) const {
+#pragma unroll
+    for (int step = 0; step < kStageBytes / 32; ++step) {
+      uint32_t a[kI][4], b[kJ][2];
+#pragma unroll
+      for (int i = 0; i < kI; ++i) {
+        ldmatrix_x4(a[i], stage + a_offset[i] + (((2 * step + a_unit) ^ a_swizzle[i]) << 4));
+      }
+      const unsigned char* b_row = stage + b_offset + (((2 * step + b_unit) ^ b_swizzle) << 4);
+      if constexpr (kJ == 1) {
+        ldmatrix_x2(b[0], b_row);
+      } else {
+#pragma unroll
+        for (int j = 0; j < kJ; j += 2) {
+          uint32_t two[4];
+          ldmatrix_x4(two, b_row + j * 8 * kStageBytes);
+          b[j][0] = two[0], b[j][1] = two[1], b[j + 1][0] = two[2], b[j + 1][1] = two[3];
+        }
+      }
+      Operand<T>::multiply(c, a, b);
+    }
+  }
+
+  // Sums to [rows][kLdSums] in shared memory.
+  TRINE_DEV static void put(const float (&c)[kI][kJ][4], float* sums, int warp, int lane) {
+    constexpr int kDown = Tile::kRows / Tile::kWarpRows;
+    const int row = warp % kDown * Tile::kWarpRows + lane / 4;
+    const int col = warp / kDown * Tile::kWarpCols + lane % 4 * 2;
+#pragma unroll
+    for (int i = 0; i < kI; ++i) {
+#pragma unroll
+      for (int j = 0; j < kJ; ++j) {
+        float* at = sums + (row + i * 16) * Tile::kLdSums + col + j * 8;
+        *reinterpret_cast<float2*>(at) = make_float2(c[i][j][0], c[i][j][1]);
+        *reinterpret_cast<float2*>(at + 8 * Tile::kLdSums) = make_float2(c[i][j][2], c[i][j][3]);
+      }
+    }
+  }
+};
+
+template <int rows, int cols>
+TRINE_DEV void clear(float (&c)[rows][cols][4]) {
+#pragma unroll
+  for (int i = 0; i < rows; ++i) {
+#pragma unroll
+    for (int j = 0; j < cols; ++j) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) c[i][j][r] = 0.0f;
+    }
+  }
+}
+
+template <int rows, int cols>
+TRINE_DEV void add(float (&sum)[rows][cols][4], const float (&c)[rows][cols][4]) {
+#pragma unroll
+  for (int i = 0; i < rows; ++i) {
+#pragma unroll
+    for (int j = 0; j < cols; ++j) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) sum[i][j][r] += c[i][j][r];
+    }
+  }
+}
+
+// Adds `parts` chunks' sums to what was added so far, in order, four columns a thread; the last
+// round also finishes y.
+template <class Tile>
+TRINE_DEV void fold(const LinearParams& p, const float* sums, float* total, int parts, bool first,
+                    bool last, int row0, int col0, int rows) {
+  constexpr int kQuads = Tile::kCols / 4;
+  for (int e = static_cast<int>(threadIdx.x); e < rows * kQuads;
+       e += static_cast<int>(blockDim.x)) {
+    const int row = e / kQuads, col = e % kQuads * 4, at = row * Tile::kLdSums + col;
+    float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+    if (!first) {
+      const float4 t = *reinterpret_cast<const float4*>(total + at);
+      v[0] = t.x, v[1] = t.y, v[2] = t.z, v[3] = t.w;
+    }
+    for (int part = 0; part < parts; ++part) {
+      const float4 t = *reinterpret_cast<const float4*>(sums + part * (Tile::kSumsBytes / 4) + at);
+      v[0] += t.x, v[1] += t.y, v[2] += t.z, v[3] += t.w;
+    }
+    if (last) {
+      if (col0 + col < p.n) finish4(p, row0 + row, col0 + col, v);
+    } else {
+      *reinterpret_cast<float4*>(total + at) = make_float4(v[0], v[1], v[2], v[3]);
+    }
+  }
+}
+
+template <class T, class Tile, bool kAsync>
+TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups)
+    linear_mma(const LinearParams p) {
+  TRINE_DYNAMIC_SHARED(unsigned char, shared);
+  const int groups = Tile::kSplit ? static_cast<int>(blockDim.x) / Tile::kThreads : 1;
+  const int group = Tile::kSplit ? static_cast<int>(threadIdx.x) / Tile::kThreads : 0;
+  const int thread = static_cast<int>(threadIdx.x) % Tile::kThreads;
+  const int warp = thread / 32, lane = thread % 32;
+
+  const TilePlace place =
+      tile_place(static_cast<int>(blockIdx.x), (p.m + Tile::kRows - 1) / Tile::kRows,
+                 (p.n + Tile::kCols - 1) / Tile::kCols);
+  const int row0 = place.row * Tile::kRows, col0 = place.col * Tile::kCols;
+  const int rows = p.m - row0 < Tile::kRows ? p.m - row0 : Tile::kRows;
+
+  const int x_rows = Tile::kSplit ? p.x_rows : Tile::kRows;
+  const int ring_bytes = Tile::kStages * (x_rows + Tile::kCols) * kStageBytes;
+  float* sums = reinterpret_cast<float*>(shared + (Tile::kSplit ? groups * ring_bytes : 0));
+  const TileLoader<T, Tile, kAsync> loader{
+      p, shared + group * ring_bytes, x_rows, row0, col0, rows, thread};
+  const WarpTile<T, Tile> tile(warp, lane, x_rows, rows);
+
+  // Iteration i is stage i % chunk of the group's chunk i / chunk; of the last chunks some may be
+  // short or missing.
+  const int stages = (p.k + Operand<T>::kPerStage - 1) / Operand<T>::kPerStage;
+  const int rounds = (p.chunks + groups - 1) / groups;
+  int load_chunk = group, load_stage = 0;
+  const auto load_next = [&](int slot) {
+    const int at = load_chunk * p.chunk + load_stage;
+    if (at < stages && load_chunk < p.chunks) loader.load(slot, at);
+    cp_async_commit();
+    if (++load_stage == p.chunk) load_stage = 0, load_chunk += groups;
+  };
+#pragma unroll
+  for (int s = 0; s < Tile::kStages - 1; ++s) load_next(s);
+
+  float c[WarpTile<T, Tile>::kI][WarpTile<T, Tile>::kJ][4];
+  float sum[Tile::kSplit ? 1 : WarpTile<T, Tile>::kI][Tile::kSplit ? 1 : WarpTile<T, Tile>::kJ][4];
+  clear(sum);
+  int slot = 0;
+  for (int round = 0; round < rounds; ++round) {
+    const int chunk = round * groups + group;
+    clear(c);
+    for (int s = 0; s < p.chunk; ++s) {
+      cp_async_wait<Tile::kStages - 2>();
+      sync_group<Tile>();
+      load_next(slot == 0 ? Tile::kStages - 1 : slot - 1);
+      if (chunk * p.chunk + s < stages) tile.multiply(c, loader.stage(slot));
+      slot = slot + 1 == Tile::kStages ? 0 : slot + 1;
+    }
+    if constexpr (Tile::kSplit) {
+      const int left = p.chunks - round * groups, parts = left < groups ? left : groups;
+      if (group < parts) tile.put(c, sums + group * (Tile::kSumsBytes / 4), warp, lane);
+      __syncthreads();
+      fold<Tile>(p, sums, sums + groups * (Tile::kSumsBytes / 4), parts, round == 0,
+                 round + 1 == rounds, row0, col0, rows);
+      if (round + 1 < rounds) __syncthreads();
+    } else {
+      add(sum, c);
+    }
+  }
+  if constexpr (!Tile::kSplit) {
+    cp_async_wait<0>();
+    __syncthreads();  // the sums take the ring's place
+    tile.put(sum, sums, warp, lane);
+    __syncthreads();
+    fold<Tile>(p, sums, nullptr, 1, true, true, row0, col0, rows);
+  }
+}
+
+}  // namespace trine::cuda
