@@ -19,6 +19,28 @@ constexpr int kWarp = 32;
 
 enum class State : uint8_t { kReady, kAtBarrier, kInCollective, kDone };
 
+// A thread's copies under way: a ring of fixed size, because memory that grows would be seen by the
+// sanitizers, as if threads that use it in turn raced for it.
+class Copies {
+ public:
+  bool empty() const { return begin_ == end_; }
+  bool full() const { return end_ - begin_ == kRoom; }
+  void push(void* shared, const void* global) { ring_[end_++ % kRoom] = {shared, global, group_}; }
+  void end_group() { ++group_; }
+  const Copy* take(int pending) {
+    const Copy& oldest = ring_[begin_ % kRoom];
+    if (empty() || oldest.group >= group_ - pending) return nullptr;
+    ++begin_;
+    return &oldest;
+  }
+  void clear() { begin_ = end_ = group_ = 0; }
+
+ private:
+  static constexpr int kRoom = 256;
+  Copy ring_[kRoom];
+  int begin_ = 0, end_ = 0, group_ = 0;
+};
+
 struct Thread {
   Context context;
   Index3 index;
@@ -29,8 +51,7 @@ struct Thread {
   uint32_t mask = 0;
   unsigned barriers = 0, warp_barriers = 0;  // how many it has passed
   Slot slot;
-  std::vector<Copy> copies;
-  int copy_group = 0;
+  Copies copies;
 };
 
 // What TSan orders by. Two in turn: one alone would order the fast threads' next phase before the
@@ -79,7 +100,6 @@ class Block {
   Block(const Launch& launch, const std::function<void()>& body, Schedule schedule);
   ~Block();
   void run(Index3 index);
-  void finish() { acquire(&ended_); }
 
   Thread& thread() { return *current_; }
   [[noreturn]] void fail(const std::string& what);
@@ -138,7 +158,11 @@ Block::Block(const Launch& launch_, const std::function<void()>& body, Schedule 
 }
 
 Block::~Block() {
-  for (Thread& thread : threads_) destroy_fiber(thread.context);
+  acquire(&ended_);
+  for (Thread& thread : threads_) {
+    if (thread.state != State::kDone) join_fiber(thread.context, main_);
+    destroy_fiber(thread.context);
+  }
   running = nullptr;
 }
 
@@ -151,22 +175,21 @@ void Block::throw_error(const std::string& what) const {
   throw Error(std::string(launch.kernel) + ": block " + show(index) + ": " + what);
 }
 
-// On a fiber, which has nobody to throw to: the launch throws for it.
-void Block::fail(const std::string& what) {
-  error_ = what;
-  Thread& self = *current_;
-  switch_context(self.context, main_);
-  std::abort();
-}
+// Unwinds the fiber; its `entry` hands the message to the launch.
+void Block::fail(const std::string& what) { throw Error(what); }
 
 void Block::entry() {
   Block& block = *running;
   entered(block.main_);
   acquire(&block.started_);
-  block.body_();
   Thread& self = *block.current_;
-  if (!self.copies.empty()) {
-    block.fail("thread " + show(self.index) + " ended with a cp.async that it never waited for");
+  try {
+    block.body_();
+    if (!self.copies.empty()) {
+      block.fail("thread " + show(self.index) + " ended with a cp.async that it never waited for");
+    }
+  } catch (const Error& e) {
+    block.error_ = e.what();
   }
   release(&block.ended_);
   self.state = State::kDone;
@@ -179,12 +202,14 @@ void Block::start(int i) {
   destroy_fiber(thread.context);
   const unsigned n = static_cast<unsigned>(i);
   const Index3 dim = launch.block;
-  thread = Thread{};
   thread.context = make_fiber(stacks(), i, entry);
   thread.index = Index3(n % dim.x, n / dim.x % dim.y, n / (dim.x * dim.y));
   thread.number = i;
   thread.lane = i % kWarp;
   thread.warp = i / kWarp;
+  thread.state = State::kReady;
+  thread.barriers = thread.warp_barriers = 0;
+  thread.copies.clear();
 #ifdef SIMT_TSAN
   name_fiber(thread.context, ("block " + show(index) + " thread " + show(thread.index)).c_str());
 #endif
@@ -194,7 +219,10 @@ void Block::resume(Thread& thread) {
   current_ = &thread;
   switch_context(main_, thread.context);
   current_ = nullptr;
-  if (!error_.empty()) throw_error(error_);
+  if (!error_.empty()) {
+    join_fiber(thread.context, main_);
+    throw_error(error_);
+  }
 }
 
 bool Block::run_warp(int warp) {
@@ -248,10 +276,10 @@ void Block::end_of_round() {
       std::string missing;
       for (const Thread& other : threads_) {
         if (other.warp != thread.warp || other.state == State::kInCollective) continue;
-        missing = ", which " + show(other) + " never reaches";
+        missing = ", " + show(other);
         if ((thread.mask >> other.lane & 1) != 0) break;
       }
-      throw_error("deadlock: " + show(thread) + missing);
+      throw_error("lanes of a warp part: " + show(thread) + missing);
     }
   }
   for (const Thread& thread : threads_) {
@@ -419,7 +447,6 @@ void run(const Launch& launch, const std::function<void()>& thread) {
       for (unsigned x = 0; x < launch.grid.x; ++x) block.run(Index3(x, y, z));
     }
   }
-  block.finish();
 }
 
 void set_dynamic_shared_limit(const void* kernel, size_t bytes) { limits()[kernel] = bytes; }
@@ -481,19 +508,14 @@ void check_address(const void* p, size_t bytes, bool shared, const char* what, S
   }
 }
 
-void add_copy(void* shared, const void* global, Site) {
-  Thread& self = running->thread();
-  self.copies.push_back({shared, global, self.copy_group});
+void add_copy(void* shared, const void* global, Site site) {
+  Copies& copies = running->thread().copies;
+  if (copies.full()) fail("too many cp.async are under way for this emulator", site);
+  copies.push(shared, global);
 }
 
-void end_copy_group() { ++running->thread().copy_group; }
+void end_copy_group() { running->thread().copies.end_group(); }
 
-bool take_copy(int pending, Copy& copy) {
-  Thread& self = running->thread();
-  if (self.copies.empty() || self.copies.front().group >= self.copy_group - pending) return false;
-  copy = self.copies.front();
-  self.copies.erase(self.copies.begin());
-  return true;
-}
+const Copy* take_copy(int pending) { return running->thread().copies.take(pending); }
 
 }  // namespace trine::simt

@@ -121,7 +121,7 @@ struct Copy {
 };
 void add_copy(void* shared, const void* global, Site site);
 void end_copy_group();
-// The oldest copy that is due when only the latest `pending` groups may be under way, or false.
-bool take_copy(int pending, Copy& copy);
+// The oldest copy that is due when only the latest `pending` groups may be under way, or null.
+const Copy* take_copy(int pending);
 
 }  // namespace trine::simt

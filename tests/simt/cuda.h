@@ -32,7 +32,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __noinline__ [[gnu::noinline]]
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
 #define __grid_constant__
@@ -232,10 +232,10 @@ inline void cp_async16(void* shared, const void* global, Site site = Site::curre
 inline void cp_async_commit() { simt::end_copy_group(); }
 template <int pending>
 void cp_async_wait() {
-  for (simt::Copy copy; simt::take_copy(pending, copy);) {
-    const uint32_t* global = static_cast<const uint32_t*>(copy.global);
+  while (const simt::Copy* copy = simt::take_copy(pending)) {
+    const uint32_t* global = static_cast<const uint32_t*>(copy->global);
     for (int i = 0; i < 4; ++i) {
-      static_cast<uint32_t*>(copy.shared)[i] = global == nullptr ? 0 : global[i];
+      static_cast<uint32_t*>(copy->shared)[i] = global == nullptr ? 0 : global[i];
     }
   }
 }

@@ -153,6 +153,14 @@ void destroy_fiber(Context& fiber) {
   fiber = {};
 }
 
+void join_fiber([[maybe_unused]] Context& fiber, [[maybe_unused]] Context& caller) {
+#ifdef SIMT_TSAN
+  if (fiber.tsan_fiber == nullptr) return;
+  __tsan_switch_to_fiber(fiber.tsan_fiber, __tsan_switch_to_fiber_no_sync);
+  __tsan_switch_to_fiber(caller.tsan_fiber, 0);
+#endif
+}
+
 Context this_context() {
   Context context;
 #ifdef SIMT_TSAN

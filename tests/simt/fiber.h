@@ -38,6 +38,8 @@ class StackPool {
 // A context that starts in `entry` at the first switch to it, and never returns from there.
 Context make_fiber(const StackPool& stacks, int i, void (*entry)());
 void destroy_fiber(Context& fiber);
+// What the fiber has done comes before what the caller does next.
+void join_fiber(Context& fiber, Context& caller);
 // The caller's own context, to be switched from.
 Context this_context();
 // Names a fiber in TSan's reports.

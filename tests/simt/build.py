@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds programs of emulated kernels with plain g++.
+
+    python tests/simt/build.py [--kind plain|address|thread] NAME SOURCE...
+
+prints the program's path. Objects are made again when they or their headers have changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+EMULATOR = [
+    f"tests/simt/{name}.cc" for name in ("block", "fiber", "fragments", "shared_memory", "warp")
+]
+INCLUDES = ["-Itests", "-Icuda", "-Icsrc"]
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]  # nvcc's `#pragma unroll`
+SANITIZERS = {
+    "plain": [],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
+    "thread": ["-fsanitize=thread"],
+}
+# What a sanitizer is told at run time: TSan remembers more, so that it knows both stacks.
+ENVIRONMENT = {"TSAN_OPTIONS": "history_size=7 exitcode=66", "UBSAN_OPTIONS": "print_stacktrace=1"}
+
+
+def flags(source: str, kind: str) -> list[str]:
+    common = ["-std=c++20", "-g1", *WARNINGS, *INCLUDES]
+    if source in EMULATOR:  # not instrumented, see fiber.cc
+        told = {"plain": [], "address": ["-DSIMT_ASAN"], "thread": ["-DSIMT_TSAN"]}[kind]
+        return [*common, "-O2", *told]
+    return [*common, "-O1", "-DTRINE_SIMT", *SANITIZERS[kind]]
+
+
+def stale(product: Path, depfile: Path) -> bool:
+    if not product.exists() or not depfile.exists():
+        return True
+    names = depfile.read_text().replace("\\\n", " ").split(":", 1)[1].split()
+    made = product.stat().st_mtime
+    return any(not (ROOT / n).exists() or (ROOT / n).stat().st_mtime > made for n in names)
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(" ".join(command) + "\n" + done.stderr[-8000:])
+
+
+def build(name: str, sources: list[str], kind: str = "plain") -> Path:
+    """Build one program; paths are relative to the tree, the emulator is added."""
+    compiler = os.environ.get("CXX", "g++")
+    folder = ROOT / "build" / "simt" / kind
+    program = folder / name
+    objects, fresh = [], program.exists()
+    for source in [*sources, *EMULATOR]:
+        product = folder / (source.replace("/", "_") + ".o")
+        product.parent.mkdir(parents=True, exist_ok=True)
+        depfile = product.with_suffix(".d")
+        if stale(product, depfile):
+            options = [*flags(source, kind), "-MMD", "-MF", str(depfile)]
+            run([compiler, "-x", "c++", *options, "-c", source, "-o", str(product)])
+        objects.append(str(product))
+        fresh = fresh and program.stat().st_mtime > product.stat().st_mtime
+    if not fresh:
+        run([compiler, *SANITIZERS[kind], *objects, "-o", str(program)])
+    return program
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kind", choices=SANITIZERS, default="plain")
+    parser.add_argument("name")
+    parser.add_argument("sources", nargs="+")
+    given = parser.parse_args()
+    print(build(given.name, given.sources, given.kind))
