@@ -98,6 +98,17 @@ bool fits(const LinearArgs& args) {
          groups_for<Tile>(params(args).chunks, args.m, linear_chip().shared_bytes) > 0;
 }
 
+// wgmma is sm_90's alone, and TMA isn't emulated. The epilogue moves four columns at once.
+bool runs_on_hopper(const LinearArgs& args) {
+#ifdef TRINE_SIMT
+  static_cast<void>(args);
+  return false;
+#else
+  return linear_chip().arch == 90 && args.w_dtype == DType::kBF16 && moves16(args) &&
+         args.n % 4 == 0 && params(args).vectors && linear_hopper_can_encode();
+#endif
+}
+
 }  // namespace
 
 #ifdef TRINE_SIMT
@@ -129,7 +140,7 @@ bool linear_runs(LinearTile tile, const LinearArgs& args) {
     case LinearTile::k128x128:
       return fits<Tile128x128>(args);
     case LinearTile::kHopper128x192:
-      return linear_chip().arch == 90 && args.w_dtype == DType::kBF16 && moves16(args);
+      return runs_on_hopper(args);
   }
   return false;
 }
@@ -164,7 +175,11 @@ cudaError_t linear(LinearTile tile, const LinearArgs& args, cudaStream_t stream)
     case LinearTile::k128x128:
       return launch<Tile128x128>(args, stream);
     case LinearTile::kHopper128x192:
-      return cudaErrorInvalidValue;
+#ifdef TRINE_SIMT
+      return cudaErrorNotSupported;
+#else
+      return linear_hopper(params(args), linear_chip().multiprocessors, stream);
+#endif
   }
   return cudaErrorInvalidValue;
 }

@@ -62,36 +62,42 @@ TRINE_DEV float load_element(const void* data, int64_t at, bool is_bf16) {
                  : static_cast<const float*>(data)[at];
 }
 
-// Four sums of one row, of columns col .. col + 3, those beyond n left out.
-TRINE_DEV void finish4(const LinearParams& p, int row, int col, float (&v)[4]) {
+// Four sums of one row, of columns col .. col + 3, where p.vectors. kAny: the activation is p's.
+template <Activation activation, bool kAny>
+TRINE_DEV void finish4_vector(const LinearParams& p, int row, int col, float (&v)[4]) {
   const int64_t at_y = row * p.ldy + col, at_r = row * p.ldr + col;
-  if (p.vectors && col + 4 <= p.n) {
-    if (p.bias != nullptr) {
-      const float4 b = *reinterpret_cast<const float4*>(p.bias + col);
-      v[0] += b.x, v[1] += b.y, v[2] += b.z, v[3] += b.w;
-    }
-    activate(v, p.activation);
-    if (p.residual != nullptr) {
-      if (p.residual_is_bf16) {
-        const uint2 r =
-            *reinterpret_cast<const uint2*>(static_cast<const bf16*>(p.residual) + at_r);
-        v[0] += low_bf16(r.x), v[1] += high_bf16(r.x), v[2] += low_bf16(r.y),
-            v[3] += high_bf16(r.y);
-      } else {
-        const float4 r =
-            *reinterpret_cast<const float4*>(static_cast<const float*>(p.residual) + at_r);
-        v[0] += r.x, v[1] += r.y, v[2] += r.z, v[3] += r.w;
-      }
-    }
-    if (p.y_is_bf16) {
-      *reinterpret_cast<uint2*>(static_cast<bf16*>(p.y) + at_y) =
-          make_uint2(pack2_bf16(v[0], v[1]), pack2_bf16(v[2], v[3]));
+  if (p.bias != nullptr) {
+    const float4 b = *reinterpret_cast<const float4*>(p.bias + col);
+    v[0] += b.x, v[1] += b.y, v[2] += b.z, v[3] += b.w;
+  }
+  activate(v, kAny ? p.activation : activation);
+  if (p.residual != nullptr) {
+    if (p.residual_is_bf16) {
+      const uint2 r = *reinterpret_cast<const uint2*>(static_cast<const bf16*>(p.residual) + at_r);
+      v[0] += low_bf16(r.x), v[1] += high_bf16(r.x);
+      v[2] += low_bf16(r.y), v[3] += high_bf16(r.y);
     } else {
-      *reinterpret_cast<float4*>(static_cast<float*>(p.y) + at_y) =
-          make_float4(v[0], v[1], v[2], v[3]);
+      const float4 r =
+          *reinterpret_cast<const float4*>(static_cast<const float*>(p.residual) + at_r);
+      v[0] += r.x, v[1] += r.y, v[2] += r.z, v[3] += r.w;
     }
+  }
+  if (p.y_is_bf16) {
+    *reinterpret_cast<uint2*>(static_cast<bf16*>(p.y) + at_y) =
+        make_uint2(pack2_bf16(v[0], v[1]), pack2_bf16(v[2], v[3]));
+  } else {
+    *reinterpret_cast<float4*>(static_cast<float*>(p.y) + at_y) =
+        make_float4(v[0], v[1], v[2], v[3]);
+  }
+}
+
+// The same with columns beyond n left out.
+TRINE_DEV void finish4(const LinearParams& p, int row, int col, float (&v)[4]) {
+  if (p.vectors && col + 4 <= p.n) {
+    finish4_vector<Activation::kNone, true>(p, row, col, v);
     return;
   }
+  const int64_t at_y = row * p.ldy + col, at_r = row * p.ldr + col;
   for (int i = 0; i < 4; ++i) {
     if (p.bias != nullptr && col + i < p.n) v[i] += p.bias[col + i];
   }

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear in bf16 for many rows on Hopper: wgmma on tiles that TMA brings, for sm_90a alone.
+//
+// Tile 128 x 192, a block of three warpgroups for each multiprocessor: one thread of the first
+// issues copies, the others have 64 rows each. 96 registers of a thread take a chunk's sums (see
+// linear_mma.cuh), 96 what was added of earlier chunks; 192 columns are as many as that leaves room
+// for, and divide the widths of most models. wgmma reads 8 KB of shared memory for 96 clocks of
+// work: 85 of 128 bytes a clock. From L2 a tile needs 53 bytes a clock, more than comes: so two
+// blocks of a cluster have rows below each other and share the rows of w, of which each fetches
+// half for both (37 bytes a clock).
+// Blocks stay and take tile after tile, so that copies for the next one run while sums of this one
+// are finished and stored; the ring lets one warpgroup run ahead of the other, whose products then
+// fill the time.
+//
+// wgmma adds 16 products at a time to a sum, as mma.m16n8k16 does, with the same bits: tested, not
+// promised by the manual (test_linear.cc).
+#pragma once
+
+#include <cuda.h>
+
+#include "kernels/linear_epilogue.cuh"
+#include "kernels/linear_mma.cuh"
+
+namespace trine::cuda::hopper {
+
+inline constexpr int kRows = 128, kCols = 192, kStages = 5, kCluster = 2;
+inline constexpr int kWarpgroup = 128, kThreads = 3 * kWarpgroup;
+inline constexpr int kDepth = Operand<bf16>::kPerStage;  // of K in a stage
+inline constexpr int kXBytes = kRows * kStageBytes, kWBytes = kCols * kStageBytes;
+inline constexpr int kTileBytes = kXBytes + kWBytes;
+// Stages begin at multiples of 1024 bytes, where the swizzle's pattern does.
+inline constexpr int kSharedBytes = kStages * kTileBytes + 1024;
+
+TRINE_DEV void barrier_init(uint64_t* barrier, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(count));
+}
+
+TRINE_DEV void barrier_expect(uint64_t* barrier, int bytes) {
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+      "r"(bytes)
+      : "memory");
+}
+
+// Until the phase of this parity is over.
+TRINE_DEV void barrier_wait(uint64_t* barrier, int parity) {
+  asm volatile(
+      "{.reg .pred done;\n"
+      "wait:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra wait;}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// Of the same barrier in block `rank` of the cluster.
+TRINE_DEV void barrier_arrive(uint64_t* barrier, int rank) {
+  asm volatile(
+      "{.reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(
+          shared_address(barrier)),
+      "r"(rank)
+      : "memory");
+}
+
+TRINE_DEV void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int k, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(k), "r"(row)
+      : "memory");
+}
+
+// To the same place of every block in the cluster, whose own barriers are told.
+TRINE_DEV void copy_tile_to_all(void* to, const CUtensorMap* map, uint64_t* barrier, int k,
+                                int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(k), "r"(row),
+      "h"(static_cast<uint16_t>((1 << kCluster) - 1))
+      : "memory");
+}
+
+TRINE_DEV void cluster_sync() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// A K-major operand with rows of 128 swizzled bytes; eight rows are 1024 bytes.
+TRINE_DEV uint64_t descriptor(const void* p) {
+  return (shared_address(p) & 0x3ffff) >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
+         uint64_t{1} << 62;
+}
+
+// c = a b^T, or c += a b^T, asynchronously.
+TRINE_DEV void wgmma_m64n192k16(float (&c)[96], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %98, 0; "
+      "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+      " %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
+      " %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95}, "
+      "%96, %97, p, 1, 1, 0, 0;}"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
+        "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+        "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
+        "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
+        "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
+        "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+        "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]),
+        "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
+        "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]),
+        "+f"(c[63]), "+f"(c[64]), "+f"(c[65]), "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]),
+        "+f"(c[70]), "+f"(c[71]), "+f"(c[72]), "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]),
+        "+f"(c[77]), "+f"(c[78]), "+f"(c[79]), "+f"(c[80]), "+f"(c[81]), "+f"(c[82]), "+f"(c[83]),
+        "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]), "+f"(c[88]), "+f"(c[89]), "+f"(c[90]),
+        "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95])
+      : "l"(a), "l"(b), "r"(add));
+}
+
+TRINE_DEV void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+TRINE_DEV void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int pending>
+TRINE_DEV void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
+}
+
+// What is kept between iterations: the next slot, and the parity of its barriers' phase.
+struct Turn {
+  int slot = 0, parity = 0;
+  TRINE_DEV void next() {
+    if (++slot == kStages) slot = 0, parity ^= 1;
+  }
+};
+
+// Each thread holds two columns of every 8; with its neighbour it trades for four columns of every
+// 16, so that stores are of 8 or 16 bytes and a row's fill sectors.
+template <Activation activation, bool kAny>
+TRINE_DEV void finish(const LinearParams& p, const float (&sum)[96], int row0, int col0, int lane) {
+  const bool odd = lane & 1;
+  const int row = row0 + lane / 4, col = col0 + (lane & 1) * 8 + (lane & 2) * 2;
+#pragma unroll
+  for (int j = 0; j < 24; j += 2) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const float a0 = sum[j * 4 + half * 2], a1 = sum[j * 4 + half * 2 + 1];
+      const float b0 = sum[j * 4 + 4 + half * 2], b1 = sum[j * 4 + 5 + half * 2];
+      const float other0 = __shfl_xor_sync(0xffffffffu, odd ? a0 : b0, 1);
+      const float other1 = __shfl_xor_sync(0xffffffffu, odd ? a1 : b1, 1);
+      float v[4] = {odd ? other0 : a0, odd ? other1 : a1, odd ? b0 : other0, odd ? b1 : other1};
+      const int r = row + half * 8, c = col + j * 8;
+      if (r < p.m && c < p.n) finish4_vector<activation, kAny>(p, r, c, v);
+    }
+  }
+}
+
+// kAny: the activation is p's.
+template <Activation activation, bool kAny>
+__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+    linear_hopper(const LinearParams p, const __grid_constant__ CUtensorMap x_map,
+                  const __grid_constant__ CUtensorMap w_map) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  TRINE_DYNAMIC_SHARED(unsigned char, shared);
+  __shared__ uint64_t full[kStages], empty[kStages];
+  unsigned char* ring = shared + (1024 - shared_address(shared) % 1024) % 1024;
+  const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
+  const int rank = static_cast<int>(blockIdx.x) % kCluster;
+  const int clusters = static_cast<int>(gridDim.x) / kCluster;
+  const int tile_rows = (p.m + kRows * kCluster - 1) / (kRows * kCluster);
+  const int tile_cols = (p.n + kCols - 1) / kCols;
+  const int stages = (p.k + kDepth - 1) / kDepth;
+
+  if (threadIdx.x == 0) {
+    for (int s = 0; s < kStages; ++s) {
+      barrier_init(full + s, 1);
+      barrier_init(empty + s, 2 * kCluster);
+    }
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  }
+  cluster_sync();
+
+  if (warpgroup == 0) {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+    if (threadIdx.x == 0) {
+      Turn turn;
+      for (int t = static_cast<int>(blockIdx.x) / kCluster; t < tile_rows * tile_cols;
+           t += clusters) {
+        const TilePlace place = tile_place(t, tile_rows, tile_cols);
+        const int row = (place.row * kCluster + rank) * kRows;
+        constexpr int kShare = kCols / kCluster;
+        for (int s = 0; s < stages; ++s, turn.next()) {
+          barrier_wait(empty + turn.slot, turn.parity ^ 1);
+          barrier_expect(full + turn.slot, kTileBytes);
+          unsigned char* stage = ring + turn.slot * kTileBytes;
+          copy_tile(stage, &x_map, full + turn.slot, s * kDepth, row);
+          copy_tile_to_all(stage + kXBytes + rank * kShare * kStageBytes, &w_map, full + turn.slot,
+                           s * kDepth, place.col * kCols + rank * kShare);
+        }
+      }
+    }
+  } else {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
+    const int x_offset = (warpgroup - 1) * 64 * kStageBytes;
+    const auto release = [&](int slot) {
+      if (thread < kCluster) barrier_arrive(empty + slot, thread);
+    };
+    Turn turn;
+    for (int t = static_cast<int>(blockIdx.x) / kCluster; t < tile_rows * tile_cols;
+         t += clusters) {
+      float c[96], sum[96];
+#pragma unroll
+      for (float& s : sum) s = 0.0f;
+      for (int first = 0; first < stages; first += p.chunk) {
+        const int last = first + p.chunk < stages ? first + p.chunk : stages;
+        int before = 0;
+        for (int s = first; s < last; ++s, turn.next()) {
+          barrier_wait(full + turn.slot, turn.parity);
+          const unsigned char* stage = ring + turn.slot * kTileBytes;
+          const uint64_t a = descriptor(stage + x_offset), b = descriptor(stage + kXBytes);
+          wgmma_fence();
+#pragma unroll
+          for (int step = 0; step < kStageBytes / 32; ++step) {
+            wgmma_m64n192k16(c, a + step * 2, b + step * 2, s > first || step > 0);
+          }
+          wgmma_commit();
+          if (s > first) {
+            wgmma_wait<1>();
+            release(before);
+          }
+          before = turn.slot;
+        }
+        wgmma_wait<0>();
+        release(before);
+#pragma unroll
+        for (float& value : c) asm volatile("" : "+f"(value)::"memory");
+#pragma unroll
+        for (int i = 0; i < 96; ++i) sum[i] += c[i];
+      }
+      const TilePlace place = tile_place(t, tile_rows, tile_cols);
+      finish<activation, kAny>(
+          p, sum, (place.row * kCluster + rank) * kRows + (warpgroup - 1) * 64 + thread / 32 * 16,
+          place.col * kCols, thread % 32);
+    }
+  }
+  cluster_sync();  // no block leaves while others may write to it
+#endif
+}
+
+}  // namespace trine::cuda::hopper
