@@ -12,7 +12,9 @@ namespace trine::cuda {
 namespace {
 
 constexpr size_t kLine = 256;
+#ifndef TRINE_SIMT
 constexpr size_t kGraphs = 64;
+#endif
 // Outputs beyond this are copied straight to the caller's memory, piece by piece.
 constexpr size_t kMostPinnedOutput = size_t{64} << 20;
 
@@ -32,13 +34,6 @@ Context::~Context() {
   cudaStreamSynchronize(stream_);  // nothing below may still be in use
   forget_graphs();
   cudaStreamDestroy(stream_);
-}
-
-void Context::forget_graphs() noexcept {
-  for (const Recorded& r : graphs_) {
-    if (r.graph != nullptr) cudaGraphExecDestroy(r.graph);
-  }
-  graphs_.clear();
 }
 
 void Context::reserve(const RunSize& size) {
@@ -66,7 +61,7 @@ void Context::grow_workspace(const RunContext& c) {
   for (AttentionArgs a : attentions_) {
     a.batch = ragged(c);
     if (a.causal && c.caches != nullptr) {
-      a.cache.data = workspace_.get();
+      a.cache.data = &a;  // not read: only whether there are caches counts
       a.cache.max_keys = static_cast<int32_t>(c.max_total);
     }
     need = std::max(need, attention_workspace(a));
@@ -99,6 +94,7 @@ void Context::stage_caches(const RunContext& c) {
   std::vector<int32_t> table(sequences * ld);
   for (size_t b = 0; b < sequences; ++b) {
     const auto* const kv = static_cast<const PagedKv*>(c.caches[b].device);
+    run_.all_cached = run_.all_cached && kv != nullptr;
     if (kv == nullptr) continue;
     past[b] = c.caches[b].past;
     const std::span<const int32_t> pages = kv->pages().first(std::min(ld, kv->pages().size()));
@@ -117,6 +113,7 @@ void Context::begin(RunContext& c) {
   pending_.clear();
   run_.error = cudaSuccess;
   run_.past = run_.pages = nullptr;
+  run_.all_cached = true;
   const auto tokens = static_cast<size_t>(c.tokens);
   const auto sequences = static_cast<size_t>(c.batch.sequences);
   c.batch.offsets = stage(c.batch.offsets, sequences + 1);
@@ -128,7 +125,7 @@ void Context::begin(RunContext& c) {
   c.lengths = stage(c.lengths, sequences);
   if (c.caches != nullptr) stage_caches(c);
   // Grids that differ a little are recorded once: blocks beyond a sequence's end return.
-  if (c.max_length > 1) c.max_length = round_up(c.max_length, int64_t{32});
+  if (sequences > 1 && c.max_length > 1) c.max_length = round_up(c.max_length, int64_t{32});
   c.max_total = round_up(c.max_total, int64_t{kChunkKeys});
   grow_workspace(c);
   check("copying inputs to the GPU",
@@ -140,6 +137,22 @@ void Context::launch(std::span<const Step> steps, const RunContext& c) const noe
     step.run(step.args.get(), c);
     if (run_.error != cudaSuccess) return;
   }
+}
+
+#ifdef TRINE_SIMT
+// The emulator has no graphs: its launches run as they come.
+void Context::forget_graphs() noexcept {}
+
+void Context::run(std::span<const Step> steps, const RunContext& c) {
+  launch(steps, c);
+  throw_failed();
+}
+#else
+void Context::forget_graphs() noexcept {
+  for (const Recorded& r : graphs_) {
+    if (r.graph != nullptr) cudaGraphExecDestroy(r.graph);
+  }
+  graphs_.clear();
 }
 
 void Context::record(Recorded& entry, std::span<const Step> steps, const RunContext& c) {
@@ -162,7 +175,7 @@ void Context::record(Recorded& entry, std::span<const Step> steps, const RunCont
 void Context::run(std::span<const Step> steps, const RunContext& c) {
   if (steps.empty()) return;
   const Key key{steps.data(),       c.token_rows, inputs_.get(), workspace_.get(), c.tokens,
-                c.batch.sequences,  c.max_length, c.max_total,   c.caches != nullptr};
+                c.batch.sequences,  c.max_length, c.max_total,   c.caches != nullptr, run_.all_cached};
   const auto found = std::find_if(graphs_.begin(), graphs_.end(),
                                   [&](const Recorded& r) { return r.key == key; });
   if (found == graphs_.end()) {
@@ -179,11 +192,16 @@ void Context::run(std::span<const Step> steps, const RunContext& c) {
     if (run_.error == cudaSuccess)
       check("launching a run", cudaGraphLaunch(entry.graph, stream_));
   }
+  throw_failed();
+}
+#endif
+
+void Context::throw_failed() const {
   if (run_.error != cudaSuccess) throw DeviceError(explain(run_.failed, run_.error));
 }
 
 void Context::wait() {
-  if (run_.error != cudaSuccess) throw DeviceError(explain(run_.failed, run_.error));
+  throw_failed();
   check("running", cudaStreamSynchronize(stream_));
 }
 

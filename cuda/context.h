@@ -38,13 +38,17 @@ class Context : public DeviceContext {
   void finish() override;
 
  private:
+#ifndef TRINE_SIMT
   // All that launches depend on besides what lies in device memory.
   using Key = std::tuple<const Step*, const void*, const void*, const void*, int64_t, int32_t,
-                         int64_t, int64_t, bool>;
+                         int64_t, int64_t, bool, bool>;
   struct Recorded {
     Key key;
     cudaGraphExec_t graph = nullptr;  // null: seen once
   };
+  void record(Recorded& entry, std::span<const Step> steps, const RunContext& c);
+  std::list<Recorded> graphs_;  // the latest first
+#endif
   struct Pending {  // to be copied to the caller once the stream has run
     size_t offset, bytes;
     float* to;
@@ -53,7 +57,7 @@ class Context : public DeviceContext {
   int32_t* stage(const void* from, size_t count);
   void stage_caches(const RunContext& c);
   void launch(std::span<const Step> steps, const RunContext& c) const noexcept;
-  void record(Recorded& entry, std::span<const Step> steps, const RunContext& c);
+  void throw_failed() const;
   void forget_graphs() noexcept;
   void grow_outputs(size_t bytes);
   void grow_workspace(const RunContext& c);
@@ -69,7 +73,6 @@ class Context : public DeviceContext {
   std::vector<Pending> pending_;
   std::shared_ptr<std::byte> workspace_;
   size_t workspace_bytes_ = 0;
-  std::list<Recorded> graphs_;  // the latest first
 };
 
 }  // namespace trine::cuda

@@ -17,6 +17,34 @@
 namespace trine::cuda {
 namespace {
 
+// A value over sequences that compile/sink.cc made of one over tokens: it is rounded as that was,
+// and an attention's q is of the same type as its k.
+bool was_over_tokens(const Graph& graph, const Node& node) noexcept {
+  if (node.shape.rows != Rows::kSequences) return false;
+  switch (node.op) {
+    case Op::linear:
+      return node.as<LinearAttrs>().pooled;
+    case Op::attention:
+      return node.as<AttentionAttrs>().queries != Queries::kAll;
+    case Op::pool: {  // a row as it is
+      const PoolMode mode = node.as<PoolAttrs>().mode;
+      return mode == PoolMode::kCls || mode == PoolMode::kLastToken;
+    }
+    case Op::layer_norm:
+    case Op::rms_norm:
+    case Op::add:
+    case Op::gated:
+    case Op::scale:
+    case Op::activation:
+    case Op::slice:
+      return std::any_of(node.inputs.begin(), node.inputs.end(), [&](NodeId id) {
+        return id != kNoNode && was_over_tokens(graph, graph[id]);
+      });
+    default:
+      return false;
+  }
+}
+
 class CudaBackend : public Backend {
  public:
   CudaBackend(int device, DType dtype) : device_(device), dtype_(dtype), weights_(device) {
@@ -54,11 +82,12 @@ class CudaBackend : public Backend {
     return weights_.floats(graph, weight);
   }
 
-  DType value_dtype(const Graph&, const Node& node) const noexcept override {
+  DType value_dtype(const Graph& graph, const Node& node) const noexcept override {
+    if (dtype_ != DType::kBF16 || node.dtype != DType::kF32) return node.dtype;
+    const bool tokens = node.shape.rows == Rows::kTokens;
     // Angles need more than bfloat16 has.
-    const bool halved = dtype_ == DType::kBF16 && node.dtype == DType::kF32 &&
-                        node.shape.rows == Rows::kTokens && node.op != Op::rotary;
-    return halved ? DType::kBF16 : node.dtype;
+    return (tokens && node.op != Op::rotary) || was_over_tokens(graph, node) ? DType::kBF16
+                                                                             : node.dtype;
   }
 
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,

@@ -352,7 +352,8 @@ Step lower_attention(const Graph& graph, const Node& node, std::span<const Opera
                  run.pages,
                  run.pages_ld,
                  run.past,
-                 static_cast<int32_t>(c.max_total)};
+                 static_cast<int32_t>(c.max_total),
+                 run.all_cached};
     }
     return c.tokens == 0 ? cudaSuccess : attention(t, run.stream);
   });

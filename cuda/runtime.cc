@@ -8,7 +8,7 @@ namespace trine::cuda {
 namespace {
 
 const char* advice(cudaError_t error) {
-  switch (error) {
+  switch (static_cast<int>(error)) {
     case cudaErrorNoDevice:
       return "; no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use "
              "device=\"cpu\"";

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// CUDA's runtime library, as much as the plugin's host code needs besides launches: memory, copies,
+// streams and properties of one device that is the processor. Whatever can fail on a GPU fails here
+// when TRINE_SIMT_FAIL asks for it: "cudaMalloc:2:3" is error 2 from the third call on; several are
+// separated by commas.
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "simt/runtime.h"
+
+inline constexpr cudaError_t cudaErrorMemoryAllocation = static_cast<cudaError_t>(2);
+inline constexpr cudaError_t cudaErrorInsufficientDriver = static_cast<cudaError_t>(35);
+inline constexpr cudaError_t cudaErrorNoDevice = static_cast<cudaError_t>(100);
+inline constexpr cudaError_t cudaErrorInvalidDevice = static_cast<cudaError_t>(101);
+inline constexpr cudaError_t cudaErrorNoKernelImageForDevice = static_cast<cudaError_t>(209);
+inline constexpr cudaError_t cudaErrorIllegalAddress = static_cast<cudaError_t>(700);
+inline constexpr cudaError_t cudaErrorAssert = static_cast<cudaError_t>(710);
+inline constexpr cudaError_t cudaErrorIllegalInstruction = static_cast<cudaError_t>(715);
+inline constexpr cudaError_t cudaErrorMisalignedAddress = static_cast<cudaError_t>(716);
+inline constexpr cudaError_t cudaErrorLaunchFailure = static_cast<cudaError_t>(719);
+
+enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice = 1,
+  cudaMemcpyDeviceToHost = 2,
+  cudaMemcpyDeviceToDevice = 3
+};
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+inline constexpr unsigned cudaStreamNonBlocking = 1;
+
+struct cudaDeviceProp {
+  char name[256];
+  int major, minor, multiProcessorCount;
+};
+
+namespace trine::simt {
+
+// The error that TRINE_SIMT_FAIL has for this call.
+inline cudaError_t failure(const char* function, std::atomic<int>& calls) {
+  const int call = ++calls;
+  const char* plan = std::getenv("TRINE_SIMT_FAIL");
+  const std::string key = std::string(function) + ":";
+  for (std::string text = plan != nullptr ? plan : ""; !text.empty();) {
+    const std::string item = text.substr(0, text.find(','));
+    text.erase(0, std::min(text.size(), item.size() + 1));
+    if (item.compare(0, key.size(), key) != 0) continue;
+    const size_t colon = item.find(':', key.size());
+    if (call >= std::atoi(item.c_str() + colon + 1))
+      return static_cast<cudaError_t>(std::atoi(item.c_str() + key.size()));
+  }
+  return cudaSuccess;
+}
+
+}  // namespace trine::simt
+
+#define TRINE_SIMT_MAY_FAIL(function)                                       \
+  do {                                                                      \
+    static std::atomic<int> calls{0};                                       \
+    const cudaError_t planned = ::trine::simt::failure(function, calls);    \
+    if (planned != cudaSuccess) return planned;                             \
+  } while (false)
+
+inline const char* cudaGetErrorString(cudaError_t error) {
+  switch (static_cast<int>(error)) {
+    case 2:
+      return "out of memory";
+    case 35:
+      return "CUDA driver version is insufficient for CUDA runtime version";
+    case 100:
+      return "no CUDA-capable device is detected";
+    case 101:
+      return "invalid device ordinal";
+    case 209:
+      return "no kernel image is available for execution on the device";
+    case 700:
+      return "an illegal memory access was encountered";
+    default:
+      return "emulated error";
+  }
+}
+
+inline cudaError_t cudaGetDeviceCount(int* count) {
+  TRINE_SIMT_MAY_FAIL("cudaGetDeviceCount");
+  *count = 1;
+  return cudaSuccess;
+}
+inline cudaError_t cudaSetDevice(int device) {
+  TRINE_SIMT_MAY_FAIL("cudaSetDevice");
+  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  *value = 9;
+  return cudaSuccess;
+}
+inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* chip, int) {
+  TRINE_SIMT_MAY_FAIL("cudaGetDeviceProperties");
+  *chip = {"emulated GPU", 9, 0, 4};
+  return cudaSuccess;
+}
+
+// Device memory is full of what no kernel may take for a number.
+inline cudaError_t cudaMalloc(void** p, size_t bytes) {
+  TRINE_SIMT_MAY_FAIL("cudaMalloc");
+  if (posix_memalign(p, 256, (bytes + 255) / 256 * 256) != 0) return cudaErrorMemoryAllocation;
+  std::memset(*p, 0xff, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFree(void* p) {
+  std::free(p);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMallocHost(void** p, size_t bytes) {
+  TRINE_SIMT_MAY_FAIL("cudaMallocHost");
+  return posix_memalign(p, 256, (bytes + 255) / 256 * 256) == 0 ? cudaSuccess
+                                                                : cudaErrorMemoryAllocation;
+}
+inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
+inline cudaError_t cudaMemset(void* p, int value, size_t bytes) {
+  std::memset(p, value, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind) {
+  TRINE_SIMT_MAY_FAIL("cudaMemcpy");
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
+                                   cudaStream_t) {
+  TRINE_SIMT_MAY_FAIL("cudaMemcpyAsync");
+  std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch,
+                                     size_t width, size_t height, cudaMemcpyKind, cudaStream_t) {
+  TRINE_SIMT_MAY_FAIL("cudaMemcpy2DAsync");
+  for (size_t i = 0; i < height; ++i) {
+    std::memcpy(static_cast<char*>(to) + i * to_pitch,
+                static_cast<const char*>(from) + i * from_pitch, width);
+  }
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  TRINE_SIMT_MAY_FAIL("cudaStreamCreateWithFlags");
+  *stream = nullptr;
+  return cudaSuccess;
+}
+inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  TRINE_SIMT_MAY_FAIL("cudaStreamSynchronize");
+  return cudaSuccess;
+}
+
+#undef TRINE_SIMT_MAY_FAIL
