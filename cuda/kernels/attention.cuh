@@ -1,0 +1,782 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attention by tiles of keys with a running softmax (Dao et al. 2022), for ragged sequences.
+//
+// A warp owns kRowTiles times 16 rows of scores, a row being a query of one head; the warps of a
+// block share the tiles of K and V in shared memory, of which the next one is copied while one is
+// computed. Scores stay in registers, in the layout of mma's C, which for bfloat16 is A's layout of
+// the product with V. Rows of shared memory are 16 bytes longer than they need be, which puts the
+// rows that ldmatrix reads together into different banks.
+//
+// float is computed as three products of tf32 (a = high + low, without low * low): 22 bits of each
+// factor.
+//
+// Scores are kept in units of ln 2, so that exponentials are powers of two.
+#pragma once
+
+#include <cstring>
+
+#include "kernels/attention.h"
+#include "kernels/dialect.h"
+
+namespace trine::cuda::attend {
+
+inline constexpr float kLog2E = 1.44269504f;
+
+struct Params {
+  const void* q;
+  const void* k;
+  const void* v;
+  int64_t ldq, ldk, ldv;
+  const float* bias;
+  int span;
+  void* y;
+  int64_t ldy;
+  bool y_is_bf16;
+  const int32_t* offsets;
+  int sequences, heads, kv_heads, head_dim;
+  float scale;  // times log2 e
+  bool causal;
+  Queries queries;
+  const void* position_keys;
+  const void* position_queries;
+  int64_t ld_keys, ld_queries;
+  const int32_t* position_at;
+  int reach;
+  KvPages cache;
+  bool vectors;    // 16 bytes of any head's rows may be copied at once
+  int stages;      // buffers for tiles of K and V: 1 or 2
+  int tiles;       // of rows, in the longest sequence
+  int chunks;      // kSplit: of keys, in the longest sequence
+  int split_rows;  // kSplit: rows of a (sequence, key head) in `partial`
+  float* partial;  // kSplit: outputs, then maxima and sums
+};
+
+// How a tile is laid out in shared memory.
+template <class T, int kD>
+struct Shape {
+  static constexpr int kBytes = kD * static_cast<int>(sizeof(T));
+  static constexpr int kLd = kD + 16 / static_cast<int>(sizeof(T));
+  static constexpr int kUnits = kBytes / 16;                                  // of a row
+  static constexpr int kSteps = kBytes / 32;                                  // of mma along a row
+  static constexpr int kTile = kBytes <= 256 ? 64 : kBytes <= 512 ? 32 : 16;  // keys
+  static constexpr bool kHeldQueries = kBytes <= 256;                         // in registers
+  static constexpr int kStep = 32 / static_cast<int>(sizeof(T));              // columns of a step
+};
+
+// ---- Operands of mma
+
+template <class T, int n>
+struct Fragment;
+
+template <int n>
+struct Fragment<bf16, n> {
+  uint32_t bits[n];
+  TRINE_DEV void set(int i, uint32_t raw) { bits[i] = raw; }
+};
+
+template <int n>
+struct Fragment<float, n> {
+  uint32_t high[n], low[n];
+  TRINE_DEV void set(int i, uint32_t raw) {
+    const float x = __uint_as_float(raw);
+    high[i] = to_tf32(x);
+    low[i] = to_tf32(x - __uint_as_float(high[i]));
+  }
+};
+
+TRINE_DEV void multiply(float (&c)[4], const Fragment<bf16, 4>& a, const Fragment<bf16, 2>& b) {
+  mma_m16n8k16_bf16(c, a.bits, b.bits);
+}
+
+TRINE_DEV void multiply(float (&c)[4], const Fragment<float, 4>& a, const Fragment<float, 2>& b) {
+  mma_m16n8k8_tf32(c, a.low, b.high);
+  mma_m16n8k8_tf32(c, a.high, b.low);
+  mma_m16n8k8_tf32(c, a.high, b.high);
+}
+
+TRINE_DEV int lane_of() { return static_cast<int>(threadIdx.x) % 32; }
+
+// Rows first .. first + 15, step k of the columns, as A.
+template <class T, int kD>
+TRINE_DEV void load_a(uint32_t (&raw)[4], const T* tile, int first, int k) {
+  using S = Shape<T, kD>;
+  const int lane = lane_of();
+  ldmatrix_x4(raw, tile + (first + lane % 16) * S::kLd + k * S::kStep + lane / 16 * (S::kStep / 2));
+}
+
+// Rows first .. first + 15, step k of the columns, as two Bs whose columns are the rows.
+template <class T, int kD>
+TRINE_DEV void load_b(Fragment<T, 2> (&b)[2], const T* tile, int first, int k) {
+  using S = Shape<T, kD>;
+  const int lane = lane_of();
+  uint32_t raw[4];
+  ldmatrix_x4(raw, tile + (first + lane % 8 + lane / 16 * 8) * S::kLd + k * S::kStep +
+                       lane / 8 % 2 * (S::kStep / 2));
+#pragma unroll
+  for (int i = 0; i < 4; ++i) b[i / 2].set(i % 2, raw[i]);
+}
+
+// ---- Copies into shared memory
+
+// `rows` rows of kD columns: row i from at(i), zeros where that is null and in columns from
+// head_dim on. Ends in cp.async's current group, or is done.
+template <class T, int kD, class At>
+TRINE_DEV void copy_rows(T* tile, int rows, const Params& p, const At& at) {
+  using S = Shape<T, kD>;
+  const int threads = static_cast<int>(blockDim.x);
+  if (p.vectors) {
+    constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+    for (int i = static_cast<int>(threadIdx.x); i < rows * S::kUnits; i += threads) {
+      const int row = i / S::kUnits, col = i % S::kUnits * kElements;
+      const T* from = at(row);
+      const bool valid = from != nullptr && col < p.head_dim;
+      cp_async16_zfill(tile + row * S::kLd + col, valid ? from + col : static_cast<const T*>(p.q),
+                       valid);
+    }
+    return;
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < rows * kD; i += threads) {
+    const int row = i / kD, col = i % kD;
+    const T* from = at(row);
+    T value;
+    if (from != nullptr && col < p.head_dim) {
+      value = from[col];
+    } else {
+      memset(&value, 0, sizeof value);
+    }
+    tile[row * S::kLd + col] = value;
+  }
+}
+
+// Where the keys and values of one sequence and one key head are: those of this run in k and v,
+// earlier ones in pages.
+template <class T>
+struct Keys {
+  const T* k;
+  const T* v;
+  T* pages = nullptr;  // null: no cache
+  const int32_t* table = nullptr;
+  int past, count;
+
+  TRINE_DEV Keys(const Params& p, int b, int kv_head, int first, int past_, int count_)
+      : past(past_ > 0 ? past_ : 0), count(count_) {
+    k = static_cast<const T*>(p.k) + first * p.ldk + kv_head * p.head_dim;
+    v = static_cast<const T*>(p.v) + first * p.ldv + kv_head * p.head_dim;
+    if (past_ >= 0 && p.cache.data != nullptr) {
+      pages = static_cast<T*>(p.cache.data) +
+              static_cast<int64_t>(kv_head) * KvPages::kTokens * p.head_dim;
+      table = p.cache.table + b * p.cache.table_ld;
+    }
+  }
+
+  // Tile `tile` of K or V, whose rows of this run begin at `rows`. A tile lies in one page.
+  template <int kD>
+  TRINE_DEV void copy_part(T* part, int tile, const T* rows, int64_t ld, int64_t in_pages,
+                           const Params& p) const {
+    constexpr int kTile = Shape<T, kD>::kTile;
+    static_assert(KvPages::kTokens % kTile == 0);
+    const int begin = tile * kTile, valid = count - begin, old = past - begin;
+    const T* page = nullptr;
+    if (old > 0) {
+      page = pages + table[begin / KvPages::kTokens] * p.cache.page_stride + in_pages +
+             begin % KvPages::kTokens * p.head_dim;
+    }
+    copy_rows<T, kD>(part, kTile, p, [&](int i) {
+      return i >= valid ? nullptr : i < old ? page + i * p.head_dim : rows + (i - old) * ld;
+    });
+  }
+  template <int kD>
+  TRINE_DEV void copy_k(T* part, int tile, const Params& p) const {
+    copy_part<kD>(part, tile, k, p.ldk, p.cache.keys, p);
+  }
+  template <int kD>
+  TRINE_DEV void copy_v(T* part, int tile, const Params& p) const {
+    copy_part<kD>(part, tile, v, p.ldv, p.cache.values, p);
+  }
+
+  // This run's tokens begin .. end - 1 to their places in the pages. Nobody reads them there
+  // before the next run.
+  TRINE_DEV void append(int begin, int end, const Params& p) const {
+    const auto to = [&](int token) {
+      const int at = past + token;
+      return pages + table[at / KvPages::kTokens] * p.cache.page_stride +
+             at % KvPages::kTokens * p.head_dim;
+    };
+    const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
+    if (p.vectors) {
+      constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+      const int units = p.head_dim / kElements;
+      for (int i = thread; i < (end - begin) * units; i += threads) {
+        const int token = begin + i / units, col = i % units * kElements;
+        T* const page = to(token);
+        *reinterpret_cast<uint4*>(page + p.cache.keys + col) =
+            *reinterpret_cast<const uint4*>(k + token * p.ldk + col);
+        *reinterpret_cast<uint4*>(page + p.cache.values + col) =
+            *reinterpret_cast<const uint4*>(v + token * p.ldv + col);
+      }
+      return;
+    }
+    for (int i = thread; i < (end - begin) * p.head_dim; i += threads) {
+      const int token = begin + i / p.head_dim, col = i % p.head_dim;
+      T* const page = to(token);
+      page[p.cache.keys + col] = k[token * p.ldk + col];
+      page[p.cache.values + col] = v[token * p.ldv + col];
+    }
+  }
+};
+
+// ---- A warp's rows
+
+// Lane l has, of each 16 rows, rows l / 4 and l / 4 + 8 (`half` 0 and 1), and of each 8 columns,
+// columns l % 4 * 2 and the next.
+template <class T, int kD, int kRowTiles>
+struct Rows {
+  using S = Shape<T, kD>;
+  static constexpr int kScores = S::kTile / 8;
+
+  float out[kRowTiles][kD / 8][4];
+  float largest[kRowTiles][2], sum[kRowTiles][2];  // sums: of this lane's columns
+
+  TRINE_DEV void clear() {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int n = 0; n < kD / 8; ++n) {
+#pragma unroll
+        for (float& x : out[r][n]) x = 0.0f;
+      }
+#pragma unroll
+      for (int half = 0; half < 2; ++half) largest[r][half] = -INFINITY, sum[r][half] = 0.0f;
+    }
+  }
+
+  // The running softmax: scores (times `scale`) become exponentials, and what has been summed up
+  // is brought to the new maximum.
+  TRINE_DEV void soften(float (&s)[kRowTiles][kScores][4], float scale) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        float top = -INFINITY;
+#pragma unroll
+        for (int n = 0; n < kScores; ++n)
+          top = fmaxf(top, fmaxf(s[r][n][2 * half], s[r][n][2 * half + 1]));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
+        top = fmaxf(largest[r][half], top * scale);
+        // Without a key in sight all is 0, and stays so.
+        const float base = top == -INFINITY ? 0.0f : top;
+        const float shrink = fast_exp2(largest[r][half] - base);
+        largest[r][half] = top;
+        float total = 0.0f;
+#pragma unroll
+        for (int n = 0; n < kScores; ++n) {
+#pragma unroll
+          for (int c = 2 * half; c < 2 * half + 2; ++c) {
+            s[r][n][c] = fast_exp2(fmaf(s[r][n][c], scale, -base));
+            total += s[r][n][c];
+          }
+        }
+        sum[r][half] = fmaf(sum[r][half], shrink, total);
+#pragma unroll
+        for (int n = 0; n < kD / 8; ++n) {
+          out[r][n][2 * half] *= shrink;
+          out[r][n][2 * half + 1] *= shrink;
+        }
+      }
+    }
+  }
+
+  // out += exponentials * V
+  TRINE_DEV void add(const float (&s)[kRowTiles][kScores][4], const T* v_tile) {
+    const int lane = lane_of();
+    if constexpr (sizeof(T) == 2) {
+#pragma unroll
+      for (int k = 0; k < S::kTile / 16; ++k) {
+        Fragment<T, 4> a[kRowTiles];
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          a[r].set(0, pack2_bf16(s[r][2 * k][0], s[r][2 * k][1]));
+          a[r].set(1, pack2_bf16(s[r][2 * k][2], s[r][2 * k][3]));
+          a[r].set(2, pack2_bf16(s[r][2 * k + 1][0], s[r][2 * k + 1][1]));
+          a[r].set(3, pack2_bf16(s[r][2 * k + 1][2], s[r][2 * k + 1][3]));
+        }
+#pragma unroll
+        for (int n = 0; n < kD / 16; ++n) {
+          uint32_t raw[4];
+          ldmatrix_x4_trans(raw, v_tile + (16 * k + lane % 16) * S::kLd + 16 * n + lane / 16 * 8);
+          Fragment<T, 2> b[2];
+#pragma unroll
+          for (int i = 0; i < 4; ++i) b[i / 2].set(i % 2, raw[i]);
+#pragma unroll
+          for (int r = 0; r < kRowTiles; ++r) {
+            multiply(out[r][2 * n], a[r], b[0]);
+            multiply(out[r][2 * n + 1], a[r], b[1]);
+          }
+        }
+      }
+    } else {
+      // The k of a product can be numbered at will: k = t is key 2 t, and k = t + 4 key 2 t + 1,
+      // which is what C's layout has.
+#pragma unroll
+      for (int k = 0; k < kScores; ++k) {
+        Fragment<T, 4> a[kRowTiles];
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          a[r].set(0, __float_as_uint(s[r][k][0]));
+          a[r].set(1, __float_as_uint(s[r][k][2]));
+          a[r].set(2, __float_as_uint(s[r][k][1]));
+          a[r].set(3, __float_as_uint(s[r][k][3]));
+        }
+        const T* from = v_tile + (8 * k + lane % 4 * 2) * S::kLd + lane / 4;
+#pragma unroll
+        for (int n = 0; n < kD / 8; ++n) {
+          Fragment<T, 2> b;
+          b.set(0, __float_as_uint(static_cast<float>(from[8 * n])));
+          b.set(1, __float_as_uint(static_cast<float>(from[8 * n + S::kLd])));
+#pragma unroll
+          for (int r = 0; r < kRowTiles; ++r) multiply(out[r][n], a[r], b);
+        }
+      }
+    }
+  }
+
+  // The sums of whole rows.
+  TRINE_DEV void finish_sums() {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        sum[r][half] += __shfl_xor_sync(0xffffffffu, sum[r][half], 1);
+        sum[r][half] += __shfl_xor_sync(0xffffffffu, sum[r][half], 2);
+      }
+    }
+  }
+};
+
+// Queries as A: held in registers, or read from shared memory each time.
+template <class T, int kD, int kRowTiles>
+struct QueryRows {
+  using S = Shape<T, kD>;
+  static constexpr int kHeld = S::kHeldQueries ? S::kSteps : 1;
+  uint32_t raw[kRowTiles][kHeld][4];
+  const T* tile;  // the warp's rows
+
+  TRINE_DEV explicit QueryRows(const T* from) : tile(from) {
+    if constexpr (S::kHeldQueries) {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+        for (int k = 0; k < S::kSteps; ++k) load_a<T, kD>(raw[r][k], tile, 16 * r, k);
+      }
+    }
+  }
+
+  TRINE_DEV Fragment<T, 4> get(int r, int k) {
+    if constexpr (!S::kHeldQueries) load_a<T, kD>(raw[r][0], tile, 16 * r, k);
+    Fragment<T, 4> a;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) a.set(i, raw[r][S::kHeldQueries ? k : 0][i]);
+    return a;
+  }
+
+  // s = queries * K^T, unscaled
+  TRINE_DEV void scores(float (&s)[kRowTiles][S::kTile / 8][4], const T* k_tile) {
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+      for (int n = 0; n < S::kTile / 8; ++n) {
+#pragma unroll
+        for (float& x : s[r][n]) x = 0.0f;
+      }
+    }
+#pragma unroll
+    for (int k = 0; k < S::kSteps; ++k) {
+      Fragment<T, 4> a[kRowTiles];
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) a[r] = get(r, k);
+#pragma unroll
+      for (int n = 0; n < S::kTile / 16; ++n) {
+        Fragment<T, 2> b[2];
+        load_b<T, kD>(b, k_tile, 16 * n, k);
+#pragma unroll
+        for (int r = 0; r < kRowTiles; ++r) {
+          multiply(s[r][2 * n], a[r], b[0]);
+          multiply(s[r][2 * n + 1], a[r], b[1]);
+        }
+      }
+    }
+  }
+};
+
+// ---- Chunks of keys
+
+// How a chunk's row joins the chunks before it. These are the only operations between chunks, the
+// same ones wherever a chunk was computed.
+struct Join {
+  float before, now;  // factors
+
+  TRINE_DEV Join(float& largest, float& sum, float chunk_largest, float chunk_sum) {
+    const float top = fmaxf(largest, chunk_largest);
+    before = fast_exp2(largest - top);
+    now = fast_exp2(chunk_largest - top);
+    largest = top;
+    sum = fmaf(chunk_sum, now, sum * before);
+  }
+  TRINE_DEV float operator()(float total, float chunk) const {
+    return fmaf(chunk, now, total * before);
+  }
+};
+
+TRINE_DEV void store_pair(const Params& p, int64_t row, int col, int end, float a, float b) {
+  if (p.y_is_bf16) {
+    bf16* to = static_cast<bf16*>(p.y) + row * p.ldy + col;
+    if (col + 1 < end && (reinterpret_cast<uintptr_t>(to) & 3) == 0) {
+      *reinterpret_cast<uint32_t*>(to) = pack2_bf16(a, b);
+      return;
+    }
+    if (col < end) to[0] = __float2bfloat16(a);
+    if (col + 1 < end) to[1] = __float2bfloat16(b);
+  } else {
+    float* to = static_cast<float*>(p.y) + row * p.ldy + col;
+    if (col + 1 < end && (reinterpret_cast<uintptr_t>(to) & 7) == 0) {
+      *reinterpret_cast<float2*>(to) = make_float2(a, b);
+      return;
+    }
+    if (col < end) to[0] = a;
+    if (col + 1 < end) to[1] = b;
+  }
+}
+
+// ---- A sequence as a block sees it
+
+inline constexpr int kShortRows = 16;
+
+struct Sequence {
+  int b, first, length;  // rows of k and v in this run
+  int past;              // tokens in the cache; below 0: no cache
+  int keys;
+  int asked;  // queries
+
+  TRINE_DEV Sequence(const Params& p, int b_) : b(b_) {
+    first = p.offsets[b];
+    length = p.offsets[b + 1] - first;
+    past = p.cache.data != nullptr ? p.cache.past[b] : -1;
+    keys = length + (past > 0 ? past : 0);
+    asked = p.queries == Queries::kAll ? length : length > 0 ? 1 : 0;
+  }
+  TRINE_DEV int before() const { return past > 0 ? past : 0; }
+  // The token that the query at `row` is of, and its row of q and y.
+  TRINE_DEV int token(const Params& p, int row) const {
+    return p.queries == Queries::kAll ? row : p.queries == Queries::kLast ? length - 1 : 0;
+  }
+  TRINE_DEV int64_t matrix_row(const Params& p, int row) const {
+    return p.queries == Queries::kAll ? first + row : b;
+  }
+  // Few rows a key head, which kSplit computes.
+  TRINE_DEV bool is_short(const Params& p) const {
+    return past >= 0 && (length == 1 || length * (p.heads / p.kv_heads) <= kShortRows);
+  }
+};
+
+enum class Kind {
+  kPlain,
+  kBias,    // a bias for each distance; scales below 0, too
+  kCausal,  // with or without caches, in chunks
+  kSplit    // the same for one chunk of keys, the rows being all queries of all heads of a key head
+};
+
+template <class T, int kD, int kRowTiles, int kWarps, Kind kKind>
+TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
+  using S = Shape<T, kD>;
+  constexpr int kTile = S::kTile, kRows = 16 * kRowTiles * kWarps;
+  constexpr bool kSplit = kKind == Kind::kSplit;
+  constexpr bool kChunked = kKind == Kind::kCausal;
+  constexpr bool kCausal = kChunked || kSplit;
+  TRINE_DYNAMIC_SHARED(unsigned char, shared);
+  const int lane = lane_of(), warp = static_cast<int>(threadIdx.x) / 32;
+  const int group = p.heads / p.kv_heads;
+
+  // Which rows: tiles of many keys first.
+  int block = static_cast<int>(blockIdx.x);
+  const int of = kSplit ? p.kv_heads : p.heads;
+  const int head = block % of;
+  block /= of;
+  const Sequence seq(p, block % p.sequences);
+  block /= p.sequences;
+  const int row_tile = p.tiles - 1 - block % p.tiles;
+  const int chunk = kSplit ? block / p.tiles : 0;
+  if (kCausal && p.cache.data != nullptr && seq.is_short(p) != kSplit) return;
+  const int kv_head = kSplit ? head : head / group;
+  const int width = kSplit ? group : 1;  // heads
+  if (p.queries != Queries::kAll && seq.length == 0) {
+    if (row_tile > 0 || chunk > 0) return;
+    const int to = head * width * p.head_dim, to_end = to + width * p.head_dim;
+    for (int c = to + static_cast<int>(threadIdx.x) * 2; c < to_end; c += 2 * kWarps * 32)
+      store_pair(p, seq.b, c, to_end, 0.0f, 0.0f);
+    return;
+  }
+  const Keys<T> keys(p, seq.b, kv_head, seq.first, seq.past, seq.keys);
+  const int rows = seq.asked * width, first_row = row_tile * kRows;
+  if (kCausal && keys.pages != nullptr) {
+    if (kSplit) {
+      if (chunk == 0 && row_tile == 0) keys.append(0, seq.length, p);
+    } else if (head % group == 0 && first_row < seq.length) {
+      keys.append(first_row, min(first_row + kRows, seq.length), p);
+    }
+  }
+  if (first_row >= rows) return;
+  const auto token_of = [&](int row) { return seq.token(p, kSplit ? row / group : row); };
+  const auto head_of = [&](int row) { return kSplit ? kv_head * group + row % group : head; };
+  const auto matrix_row = [&](int row) { return seq.matrix_row(p, kSplit ? row / group : row); };
+  const int last_row = min(first_row + kRows, rows) - 1;
+  // Keys below `seen` for the last row, and for all rows.
+  const int seen = kCausal ? seq.before() + token_of(last_row) + 1 : seq.keys;
+  const int seen_by_all = kCausal ? seq.before() + token_of(first_row) + 1 : seq.keys;
+  const int begin = kSplit ? chunk * (kChunkKeys / kTile) : 0;
+  int end = (seen + kTile - 1) / kTile;
+  if (kSplit) end = min(end, begin + kChunkKeys / kTile);
+  if (begin >= end) return;
+
+  T* const q_tile = reinterpret_cast<T*>(shared);
+  // Outputs of the chunks before; where queries are in registers, in their place.
+  float4* const totals = reinterpret_cast<float4*>(
+      shared + (S::kHeldQueries ? 0 : kRows * S::kLd * static_cast<int>(sizeof(T))));
+  constexpr int kQueryBytes = kRows * S::kLd * static_cast<int>(sizeof(T));
+  constexpr int kTotalBytes = kRows * kD * static_cast<int>(sizeof(float));
+  const bool many = kChunked && seen > kChunkKeys;
+  const int total_bytes = kChunked && p.chunks > 1 ? kTotalBytes : 0;
+  T* const tiles = reinterpret_cast<T*>(
+      shared + (S::kHeldQueries ? max(kQueryBytes, total_bytes) : kQueryBytes + total_bytes));
+  constexpr int kPart = kTile * S::kLd;  // elements of K's or V's part of a buffer
+
+  copy_rows<T, kD>(q_tile, kRows, p, [&](int i) {
+    const int row = first_row + i;
+    return row < rows
+               ? static_cast<const T*>(p.q) + matrix_row(row) * p.ldq + head_of(row) * p.head_dim
+               : nullptr;
+  });
+  cp_async_commit();
+  keys.template copy_k<kD>(tiles, begin, p);
+  keys.template copy_v<kD>(tiles + kPart, begin, p);
+  cp_async_commit();
+  cp_async_wait<1>();
+  __syncthreads();
+  QueryRows<T, kD, kRowTiles> queries(q_tile + warp * 16 * kRowTiles * S::kLd);
+  Rows<T, kD, kRowTiles> state;
+  state.clear();
+  float largest[kRowTiles][2], sum[kRowTiles][2];  // of the chunks before
+  const int first = first_row + warp * 16 * kRowTiles + lane / 4;
+  const float* bias = nullptr;
+  if constexpr (kKind == Kind::kBias) {
+    if (p.bias != nullptr) bias = p.bias + head * (2 * p.span - 1) + p.span - 1;
+  }
+
+  // The state joins the chunks before it.
+  const auto join = [&](bool is_first) {
+    state.finish_sums();
+#pragma unroll
+    for (int r = 0; r < kRowTiles; ++r) {
+      float4* const total = totals + r * (kD / 8) * kWarps * 32 + threadIdx.x;
+      if (is_first) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          largest[r][half] = state.largest[r][half];
+          sum[r][half] = state.sum[r][half];
+        }
+#pragma unroll
+        for (int n = 0; n < kD / 8; ++n) {
+          const float (&o)[4] = state.out[r][n];
+          total[n * kWarps * 32] = make_float4(o[0], o[1], o[2], o[3]);
+        }
+      } else {
+        // A chunk that a row doesn't see, but another row of the tile does, is nothing to it.
+        const bool sees[2] = {state.largest[r][0] != -INFINITY, state.largest[r][1] != -INFINITY};
+        float before[2] = {largest[r][0], largest[r][1]}, sums[2] = {sum[r][0], sum[r][1]};
+        const Join joins[2] = {{before[0], sums[0], state.largest[r][0], state.sum[r][0]},
+                               {before[1], sums[1], state.largest[r][1], state.sum[r][1]}};
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          if (sees[half]) largest[r][half] = before[half], sum[r][half] = sums[half];
+        }
+#pragma unroll
+        for (int n = 0; n < kD / 8; ++n) {
+          float4 t = total[n * kWarps * 32];
+          const float (&o)[4] = state.out[r][n];
+          if (sees[0]) t.x = joins[0](t.x, o[0]), t.y = joins[0](t.y, o[1]);
+          if (sees[1]) t.z = joins[1](t.z, o[2]), t.w = joins[1](t.w, o[3]);
+          total[n * kWarps * 32] = t;
+        }
+      }
+    }
+    state.clear();
+  };
+
+  for (int tile = begin; tile < end; ++tile) {
+    const int buffer = p.stages == 2 ? (tile - begin) & 1 : 0;
+    T* const k_tile = tiles + buffer * 2 * kPart;
+    cp_async_wait<0>();
+    __syncthreads();
+    if (p.stages == 2 && tile + 1 < end) {
+      T* const next = tiles + (buffer ^ 1) * 2 * kPart;
+      keys.template copy_k<kD>(next, tile + 1, p);
+      keys.template copy_v<kD>(next + kPart, tile + 1, p);
+      cp_async_commit();
+    }
+    if (kChunked && tile > 0 && tile % (kChunkKeys / kTile) == 0) join(tile == kChunkKeys / kTile);
+    float s[kRowTiles][kTile / 8][4];
+    queries.scores(s, k_tile);
+    const int from = tile * kTile + lane % 4 * 2;  // this lane's first key
+    float scale = p.scale;
+    if constexpr (kKind == Kind::kBias) {
+      scale = 1.0f;
+      // The rows l / 4 + 8 see at a distance what the rows l / 4 see 8 columns before, and each 16
+      // rows what those before see 16 columns before.
+      constexpr int kNear = kTile / 8 + 2 * kRowTiles - 1;
+      float near[kNear][2];
+      const int distance =
+          from - token_of(first_row) - (first - first_row) - 8 * (2 * kRowTiles - 1);
+#pragma unroll
+      for (int n = 0; n < kNear; ++n) {
+#pragma unroll
+        for (int c = 0; c < 2; ++c) {
+          // Beyond the longest sequence's distances are rows and columns that don't exist.
+          const int d = min(max(distance + 8 * n + c, 1 - p.span), p.span - 1);
+          near[n][c] = bias != nullptr ? bias[d] * kLog2E : 0.0f;
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+        for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+          for (int c = 0; c < 4; ++c)
+            s[r][n][c] =
+                fmaf(s[r][n][c], p.scale, near[n + 2 * (kRowTiles - 1 - r) + 1 - c / 2][c % 2]);
+        }
+      }
+    }
+    if ((tile + 1) * kTile > seen_by_all) {
+#pragma unroll
+      for (int r = 0; r < kRowTiles; ++r) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int row = first + 16 * r + half * 8;
+          const int sees = kCausal ? seq.before() + token_of(row) + 1 : seq.keys;
+#pragma unroll
+          for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+            for (int c = 0; c < 2; ++c)
+              if (from + 8 * n + c >= sees) s[r][n][2 * half + c] = -INFINITY;
+          }
+        }
+      }
+    }
+    state.soften(s, scale);
+    state.add(s, k_tile + kPart);
+    if (p.stages == 1 && tile + 1 < end) {
+      __syncthreads();
+      keys.template copy_k<kD>(tiles, tile + 1, p);
+      keys.template copy_v<kD>(tiles + kPart, tile + 1, p);
+      cp_async_commit();
+    }
+  }
+
+  if (many) {
+    join(false);
+  } else {
+    state.finish_sums();
+  }
+#pragma unroll
+  for (int r = 0; r < kRowTiles; ++r) {
+    const float4* const total = totals + r * (kD / 8) * kWarps * 32 + threadIdx.x;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int row = first + 16 * r + 8 * half;
+      if (row >= rows) continue;
+      const int col = lane % 4 * 2;
+      if (kSplit && seq.keys > kChunkKeys) {
+        // Not divided: p.partial is outputs [..][chunks][head_dim], then [..][chunks][2].
+        const int64_t at =
+            ((static_cast<int64_t>(seq.b) * p.kv_heads + kv_head) * p.split_rows + row) * p.chunks +
+            chunk;
+        const int64_t all =
+            static_cast<int64_t>(p.sequences) * p.kv_heads * p.split_rows * p.chunks;
+        float* const to = p.partial + at * p.head_dim;
+#pragma unroll
+        for (int n = 0; n < kD / 8; ++n) {
+#pragma unroll
+          for (int c = 0; c < 2; ++c)
+            if (8 * n + col + c < p.head_dim) to[8 * n + col + c] = state.out[r][n][2 * half + c];
+        }
+        if (lane % 4 == 0) {
+          float* const scalars = p.partial + all * p.head_dim + at * 2;
+          scalars[0] = state.largest[r][half];
+          scalars[1] = state.sum[r][half];
+        }
+        continue;
+      }
+      const float by = 1.0f / (many ? sum[r][half] : state.sum[r][half]);
+      const int to = head_of(row) * p.head_dim, to_end = to + p.head_dim;
+#pragma unroll
+      for (int n = 0; n < kD / 8; ++n) {
+        float a = state.out[r][n][2 * half], b = state.out[r][n][2 * half + 1];
+        if (many) {
+          const float4 t = total[n * kWarps * 32];
+          a = half == 0 ? t.x : t.z, b = half == 0 ? t.y : t.w;
+        }
+        store_pair(p, matrix_row(row), to + 8 * n + col, to_end, a * by, b * by);
+      }
+    }
+  }
+}
+
+// What kSplit left of a row's chunks becomes the row: a warp each.
+// kColumns: of a lane.
+template <int kColumns>
+TRINE_GLOBAL void join_chunks(Params p) {
+  const int group = p.heads / p.kv_heads, lane = lane_of();
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
+  const int row = static_cast<int>(at % p.split_rows);
+  const int kv_head = static_cast<int>(at / p.split_rows % p.kv_heads);
+  const int64_t b = at / p.split_rows / p.kv_heads;
+  if (b >= p.sequences) return;
+  const Sequence seq(p, static_cast<int>(b));
+  if (!seq.is_short(p) || row >= seq.asked * group || seq.keys <= kChunkKeys) return;
+  const int64_t all = static_cast<int64_t>(p.sequences) * p.kv_heads * p.split_rows * p.chunks;
+  const float* const out = p.partial + at * p.chunks * p.head_dim;
+  const float* const scalars = p.partial + all * p.head_dim + at * p.chunks * 2;
+  const int seen = seq.before() + seq.token(p, row / group) + 1;
+  const int chunks = (seen + kChunkKeys - 1) / kChunkKeys;
+  float total[kColumns];
+  float largest = scalars[0], sum = scalars[1];
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) {
+    const int c = lane + 32 * i;
+    total[i] = c < p.head_dim ? out[c] : 0.0f;
+  }
+  for (int chunk = 1; chunk < chunks; ++chunk) {
+    const Join join(largest, sum, scalars[2 * chunk], scalars[2 * chunk + 1]);
+#pragma unroll
+    for (int i = 0; i < kColumns; ++i) {
+      const int c = lane + 32 * i;
+      if (c < p.head_dim) total[i] = join(total[i], out[chunk * p.head_dim + c]);
+    }
+  }
+  const float by = 1.0f / sum;
+  const int head = kv_head * group + row % group;
+  const int64_t y_row = seq.matrix_row(p, row / group);
+#pragma unroll
+  for (int i = 0; i < kColumns; ++i) {
+    const int c = lane + 32 * i;
+    if (c >= p.head_dim) continue;
+    const int64_t to = y_row * p.ldy + head * p.head_dim + c;
+    if (p.y_is_bf16) {
+      static_cast<bf16*>(p.y)[to] = __float2bfloat16(total[i] * by);
+    } else {
+      static_cast<float*>(p.y)[to] = total[i] * by;
+    }
+  }
+}
+
+}  // namespace trine::cuda::attend
