@@ -54,12 +54,6 @@ struct Thread {
   Copies copies;
 };
 
-// What TSan orders by. Two in turn: one alone would order the fast threads' next phase before the
-// slow ones' last.
-struct Tags {
-  char of[2];
-};
-
 struct Votes {
   unsigned barrier = 0;  // from 1
   int count = 0;
@@ -112,7 +106,6 @@ class Block {
   const Launch& launch;
   Index3 index;
   SharedMemory shared;
-  Tags block_tags;
   Votes votes[2];
 
  private:
@@ -131,7 +124,7 @@ class Block {
   int count_;
   std::vector<Thread> threads_;
   std::vector<int> order_;
-  std::vector<Tags> warp_tags_;
+  FiberPool* fibers_ = nullptr;
   Thread* current_ = nullptr;
   Context main_;
   std::string error_;
@@ -139,9 +132,16 @@ class Block {
 };
 
 thread_local Block* running = nullptr;
-StackPool& stacks() {
-  static StackPool pool;
+// As many as blocks in a row that TSan takes for unordered.
+FiberPool& next_pool() {
+#ifdef SIMT_TSAN
+  static FiberPool pools[3];
+  static unsigned turn = 0;
+  return pools[turn++ % 3];
+#else
+  static FiberPool pool;
   return pool;
+#endif
 }
 
 Block::Block(const Launch& launch_, const std::function<void()>& body, Schedule schedule)
@@ -149,9 +149,7 @@ Block::Block(const Launch& launch_, const std::function<void()>& body, Schedule 
   count_ = static_cast<int>(launch.block.x * launch.block.y * launch.block.z);
   threads_.resize(static_cast<size_t>(count_));
   order_.resize(static_cast<size_t>(count_));
-  warp_tags_.resize(static_cast<size_t>(warps()));
   main_ = this_context();
-  release(&started_);
   on_report([] {
     if (running != nullptr) fprintf(stderr, "in %s\n", running->where().c_str());
   });
@@ -159,10 +157,13 @@ Block::Block(const Launch& launch_, const std::function<void()>& body, Schedule 
 
 Block::~Block() {
   acquire(&ended_);
+  bool whole = true;
   for (Thread& thread : threads_) {
-    if (thread.state != State::kDone) join_fiber(thread.context, main_);
-    destroy_fiber(thread.context);
+    if (thread.state == State::kDone) continue;
+    join_fiber(thread.context, main_);
+    whole = false;
   }
+  if (!whole && fibers_ != nullptr) fibers_->abandon();
   running = nullptr;
 }
 
@@ -199,20 +200,21 @@ void Block::entry() {
 
 void Block::start(int i) {
   Thread& thread = threads_[static_cast<size_t>(i)];
-  destroy_fiber(thread.context);
   const unsigned n = static_cast<unsigned>(i);
   const Index3 dim = launch.block;
-  thread.context = make_fiber(stacks(), i, entry);
   thread.index = Index3(n % dim.x, n / dim.x % dim.y, n / (dim.x * dim.y));
+#ifdef SIMT_TSAN
+  const std::string name = "block " + show(index) + " thread " + show(thread.index);
+  thread.context = fibers_->start(i, entry, name.c_str());
+#else
+  thread.context = fibers_->start(i, entry, "");
+#endif
   thread.number = i;
   thread.lane = i % kWarp;
   thread.warp = i / kWarp;
   thread.state = State::kReady;
   thread.barriers = thread.warp_barriers = 0;
   thread.copies.clear();
-#ifdef SIMT_TSAN
-  name_fiber(thread.context, ("block " + show(index) + " thread " + show(thread.index)).c_str());
-#endif
 }
 
 void Block::resume(Thread& thread) {
@@ -292,9 +294,10 @@ void Block::end_of_round() {
 
 void Block::run(Index3 block_index) {
   index = block_index;
-  stacks().renew(count_);
+  fibers_ = &next_pool();
   shared.start(launch.dynamic_shared);
   for (Votes& vote : votes) vote = {};
+  release(&started_);
   for (int i = 0; i < count_; ++i) {
     start(i);
     order_[static_cast<size_t>(i)] = schedule_.kind == Schedule::kReverse ? count_ - 1 - i : i;
@@ -351,7 +354,7 @@ void Block::arrive(const char* name, uint32_t mask, Combine combine, Site site) 
 
 void Block::warp_barrier(uint32_t mask, Site site) {
   Thread& self = *current_;
-  char* tag = &warp_tags_[static_cast<size_t>(self.warp)].of[self.warp_barriers++ & 1];
+  char* tag = shared.tag(1 + self.warp, self.warp_barriers++);
   release(tag);
   arrive("__syncwarp", mask, nullptr, site);
   acquire(tag);
@@ -468,14 +471,14 @@ void fail(const std::string& what, Site site) {
 }
 
 void block_barrier(Site site) {
-  char* tag = &running->block_tags.of[running->thread().barriers++ & 1];
+  char* tag = running->shared.tag(0, running->thread().barriers++);
   release(tag);
   running->wait(State::kAtBarrier, site);
   acquire(tag);
 }
 
 int block_count(bool predicate, Site site) {
-  // As of the tags, two in turn: slow threads read the one while fast ones are at the next.
+  // Two in turn: slow threads read the one while fast ones are at the next.
   const unsigned barrier = running->thread().barriers;
   Votes& votes = running->votes[barrier & 1];
   if (votes.barrier != barrier + 1) votes = {barrier + 1, 0};

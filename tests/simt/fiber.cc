@@ -94,41 +94,35 @@ simt_switch:
 #error "no context switch for this processor"
 #endif
 
-size_t StackPool::size() { return kStack; }
-
-char* StackPool::bottom(int i) const {
-  return memory_ + static_cast<size_t>(i) * (kStack + page()) + page();
+FiberPool::FiberPool() : stacks_(map_memory(kFibers * (kStack + page()))) {
+  for (int i = 0; i < kFibers; ++i) mprotect(stack(i) - page(), page(), PROT_NONE);
 }
 
-void StackPool::release() {
-  if (memory_ != nullptr) munmap(memory_, static_cast<size_t>(count_) * (kStack + page()));
-  memory_ = nullptr;
-  count_ = 0;
+FiberPool::~FiberPool() {
+  abandon();
+  munmap(stacks_, kFibers * (kStack + page()));
 }
 
-StackPool::~StackPool() { release(); }
+// Above a page that faults.
+char* FiberPool::stack(int i) const {
+  return stacks_ + static_cast<size_t>(i) * (kStack + page()) + page();
+}
 
-void StackPool::renew(int count) {
+void FiberPool::abandon() {
 #ifdef SIMT_TSAN
-  release();
-#endif
-#ifdef SIMT_ASAN
-  if (memory_ != nullptr) {
-    allow_access(memory_, static_cast<size_t>(count_) * (kStack + page()));
+  for (void*& fiber : tsan_fibers_) {
+    if (fiber != nullptr) __tsan_destroy_fiber(fiber);
+    fiber = nullptr;
   }
 #endif
-  if (count <= count_) return;
-  release();
-  memory_ = map_memory(static_cast<size_t>(count) * (kStack + page()));
-  count_ = count;
-  for (int i = 0; i < count; ++i) mprotect(bottom(i) - page(), page(), PROT_NONE);
 }
 
-Context make_fiber(const StackPool& stacks, int i, void (*entry)()) {
+Context FiberPool::start(int i, void (*entry)(), [[maybe_unused]] const char* name) {
   Context fiber;
-  fiber.stack_bottom = stacks.bottom(i);
+  fiber.stack_bottom = stack(i);
   fiber.stack_size = kStack;
-  void** top = reinterpret_cast<void**>(stacks.bottom(i) + kStack - 64);
+  allow_access(stack(i), kStack);
+  void** top = reinterpret_cast<void**>(stack(i) + kStack - 64);
 #if defined(__x86_64__)
   // The address `ret` takes, below it six registers; a function starts 8 past a multiple of 16.
   *--top = nullptr;
@@ -141,16 +135,11 @@ Context make_fiber(const StackPool& stacks, int i, void (*entry)()) {
 #endif
   fiber.stack_pointer = top;
 #ifdef SIMT_TSAN
-  fiber.tsan_fiber = __tsan_create_fiber(0);
+  if (tsan_fibers_[i] == nullptr) tsan_fibers_[i] = __tsan_create_fiber(0);
+  fiber.tsan_fiber = tsan_fibers_[i];
+  __tsan_set_fiber_name(fiber.tsan_fiber, name);
 #endif
   return fiber;
-}
-
-void destroy_fiber(Context& fiber) {
-#ifdef SIMT_TSAN
-  if (fiber.tsan_fiber != nullptr) __tsan_destroy_fiber(fiber.tsan_fiber);
-#endif
-  fiber = {};
 }
 
 void join_fiber([[maybe_unused]] Context& fiber, [[maybe_unused]] Context& caller) {
@@ -167,12 +156,6 @@ Context this_context() {
   context.tsan_fiber = __tsan_get_current_fiber();
 #endif
   return context;
-}
-
-void name_fiber([[maybe_unused]] const Context& fiber, [[maybe_unused]] const char* name) {
-#ifdef SIMT_TSAN
-  __tsan_set_fiber_name(fiber.tsan_fiber, name);
-#endif
 }
 
 void switch_context(Context& from, Context& to) {

@@ -6,7 +6,7 @@
 
 namespace trine::simt {
 
-// What runs on one stack: the caller's, or a fiber's. A fiber's memory is the stack pool's.
+// What runs on one stack: the caller's, or a fiber's. A fiber's memory is its pool's.
 struct Context {
   void* stack_pointer = nullptr;
   const void* stack_bottom = nullptr;
@@ -15,36 +15,33 @@ struct Context {
   void* tsan_fiber = nullptr;
 };
 
-// As many stacks as the largest block so far, each above a page that faults.
-class StackPool {
+// Fibers for the threads of a block, used again for the next one. To TSan they are the same fibers
+// then, which knows what they have seen; where blocks must look unordered, pools take turns.
+class FiberPool {
  public:
-  StackPool() = default;
-  ~StackPool();
-  StackPool(const StackPool&) = delete;
-  StackPool& operator=(const StackPool&) = delete;
+  static constexpr int kFibers = 1024;
 
-  // Stacks without a past: no shadow of earlier fibers' variables.
-  void renew(int count);
-  char* bottom(int i) const;
-  static size_t size();
+  FiberPool();
+  ~FiberPool();
+  FiberPool(const FiberPool&) = delete;
+  FiberPool& operator=(const FiberPool&) = delete;
+
+  // A context that starts in `entry` at the first switch to it, and never returns from there.
+  Context start(int i, void (*entry)(), const char* name);
+  // Forgets fibers that were left in the middle of something, after join_fiber.
+  void abandon();
 
  private:
-  void release();
+  char* stack(int i) const;
 
-  char* memory_ = nullptr;
-  int count_ = 0;
+  char* stacks_;
+  void* tsan_fibers_[kFibers] = {};
 };
 
-// A context that starts in `entry` at the first switch to it, and never returns from there.
-Context make_fiber(const StackPool& stacks, int i, void (*entry)());
-void destroy_fiber(Context& fiber);
 // What the fiber has done comes before what the caller does next.
 void join_fiber(Context& fiber, Context& caller);
 // The caller's own context, to be switched from.
 Context this_context();
-// Names a fiber in TSan's reports.
-void name_fiber(const Context& fiber, const char* name);
-
 // Leaves `from`, goes on in `to`, and returns when somebody switches back. TSan sees no
 // synchronisation in it.
 void switch_context(Context& from, Context& to);

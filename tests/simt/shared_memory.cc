@@ -14,7 +14,8 @@ namespace trine::simt {
 
 namespace {
 
-constexpr size_t kMapped = 1 << 20;
+constexpr size_t kMapped = 512 << 10;
+constexpr size_t kTags = kMapped - 4096;
 constexpr unsigned char kUnwritten = 0xff;  // a NaN as float, bfloat16 and half
 constexpr unsigned char kUntouched = 0xfe;  // likewise large and odd, if not NaN
 
@@ -26,7 +27,7 @@ void fill(char* memory, size_t bytes, unsigned char value) {
 
 }  // namespace
 
-SharedMemory::SharedMemory() : memory_(map_memory(kMapped)) {}
+SharedMemory::SharedMemory() : memory_(map_memory(kMapped)) { arrays_.reserve(kArrays); }
 
 SharedMemory::~SharedMemory() {
   allow_access(memory_, kMapped);
@@ -66,8 +67,13 @@ void* SharedMemory::array(const char* name, size_t bytes, size_t alignment, cons
   // As much alignment as was asked for, and no more.
   size_t begin = (end_ + alignment - 1) / alignment * alignment;
   if (begin % (2 * alignment) == 0) begin += alignment;
-  if (used_ + bytes > kSharedBytes || begin + bytes + kGap > kMapped) return nullptr;
+  if (arrays_.size() == kArrays || used_ + bytes > kSharedBytes || begin + bytes + kGap > kTags)
+    return nullptr;
   return add({name, file, line, begin, bytes});
+}
+
+char* SharedMemory::tag(int barrier, unsigned passed) {
+  return memory_ + kTags + 16 * barrier + 8 * (passed & 1);
 }
 
 bool SharedMemory::contains(const void* p, size_t bytes) const {

@@ -26,9 +26,13 @@ class SharedMemory {
   size_t used() const { return used_; }  // without the gaps
   // Which array was written past its end or before its start; empty if none.
   std::string overrun() const;
+  // What TSan orders by: a tag for each barrier's users, two in turn. One alone would order what
+  // fast threads do after a barrier before what slow ones do after the one before it. They are
+  // here because they are the block's own, so that they order nothing between blocks.
+  char* tag(int barrier, unsigned passed);
 
  private:
-  static constexpr size_t kGap = 256;
+  static constexpr size_t kGap = 256, kArrays = 64;
 
   struct Array {
     const char *name, *file;
