@@ -19,7 +19,8 @@ namespace trine::cuda {
 namespace {
 
 constexpr double kTflopsBf16 = 798.0, kTflopsFloat = kTflopsBf16 / 6, kGbs = 3000.0;
-constexpr const char* kTileNames[] = {"16x8", "16x32", "32x32", "64x64", "128x128", "hopper"};
+constexpr const char* kTileNames[] = {"16x8",    "16x32", "32x32", "64x64",
+                                      "128x128", "h64",   "h128",  "h192"};
 constexpr int64_t kShapes[][2] = {{768, 768},   {768, 2304},  {768, 3072},
                                   {3072, 768},  {576, 1536},  {2048, 2048},
                                   {2048, 8192}, {8192, 2048}, {2048, 128256}};
@@ -107,7 +108,7 @@ double time_of(LinearTile tile, const LinearArgs& first, int copies, bool quick)
   return times[(times.size() - 1) / 2];
 }
 
-void bench(int64_t k, int64_t n, DType dtype, const Options& options) {
+void bench(int64_t k, int64_t n, Activation activation, DType dtype, const Options& options) {
   const size_t size = size_of(dtype);
   const int64_t largest = kRows[std::size(kRows) - 1];
   const int64_t bytes_w = n * k * int64_t(size);
@@ -123,6 +124,7 @@ void bench(int64_t k, int64_t n, DType dtype, const Options& options) {
     args.x = {x, k, dtype}, args.y = {y, n, dtype};
     args.w = w, args.ldw = k, args.w_dtype = dtype;
     args.bias = bias, args.m = m, args.n = n, args.k = k;
+    args.activation = activation;
     const LinearTile chosen = linear_tile(args);
     double best = 0.0, own = 0.0;
     std::string line;
@@ -134,9 +136,9 @@ void bench(int64_t k, int64_t n, DType dtype, const Options& options) {
       if (!linear_runs(tile, args)) continue;
       const double us = time_of(tile, args, copies, options.quick);
       if (options.csv != nullptr) {
-        std::fprintf(options.csv, "%s,%lld,%lld,%lld,%s,%.3f\n", name_of(dtype).data(),
-                     static_cast<long long>(m), static_cast<long long>(k),
-                     static_cast<long long>(n), kTileNames[t], us);
+        std::fprintf(options.csv, "%s%s,%lld,%lld,%lld,%s,%.3f\n", name_of(dtype).data(),
+                     activation == Activation::kNone ? "" : "+GELU", static_cast<long long>(m),
+                     static_cast<long long>(k), static_cast<long long>(n), kTileNames[t], us);
       }
       char text[64];
       std::snprintf(text, sizeof(text), " %s%s %.2f", kTileNames[t], tile == chosen ? "*" : "", us);
@@ -171,7 +173,11 @@ int main(int argc, char** argv) {
     }
   }
   for (const DType dtype : {DType::kBF16, DType::kF32}) {
-    for (const auto& [k, n] : cuda::kShapes) cuda::bench(k, n, dtype, options);
+    for (const auto& [k, n] : cuda::kShapes) {
+      cuda::bench(k, n, Activation::kNone, dtype, options);
+    }
+    std::printf("with GELU:\n");
+    cuda::bench(768, 3072, Activation::kGelu, dtype, options);
   }
   if (options.csv != nullptr) std::fclose(options.csv);
 }

@@ -9,12 +9,15 @@ namespace trine::cuda {
 namespace {
 
 // rows, columns, a warp's rows and columns, stages, groups. The first two hold the rows of a decode
-// step: a warp has its whole chunk, or half of it, in flight. 128x128 fits the 99 KB of sm_86.
+// step: a warp has its whole chunk, or half of it, in flight. Rings are as
+// deep as there is room: a stage must last for the latency of memory over their number.
 using Tile16x8 = MmaTile<16, 8, 16, 8, 8, 16>;
 using Tile16x32 = MmaTile<16, 32, 16, 32, 4, 8>;
-using Tile32x32 = MmaTile<32, 32, 32, 32, 4, 6>;
-using Tile64x64 = MmaTile<64, 64, 32, 32, 3, 2>;
-using Tile128x128 = MmaTile<128, 128, 64, 32, 3, 1>;
+using Tile32x32 = MmaTile<32, 32, 32, 32, 6, 6>;
+using Tile64x64 = MmaTile<64, 64, 32, 32, 5, 2>;
+using Tile128x128 = MmaTile<128, 128, 64, 32, 5, 1>;
+// For the 99 KB of sm_86, sm_89 and sm_120.
+using ShallowTile128x128 = MmaTile<128, 128, 64, 32, 3, 1>;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -109,6 +112,15 @@ bool runs_on_hopper(const LinearArgs& args) {
 #endif
 }
 
+cudaError_t launch_hopper(int cols, const LinearArgs& args, cudaStream_t stream) {
+#ifdef TRINE_SIMT
+  static_cast<void>(cols), static_cast<void>(args), static_cast<void>(stream);
+  return cudaErrorNotSupported;
+#else
+  return linear_hopper(cols, params(args), linear_chip().multiprocessors, stream);
+#endif
+}
+
 }  // namespace
 
 #ifdef TRINE_SIMT
@@ -138,7 +150,9 @@ bool linear_runs(LinearTile tile, const LinearArgs& args) {
     case LinearTile::k64x64:
       return fits<Tile64x64>(args);
     case LinearTile::k128x128:
-      return fits<Tile128x128>(args);
+      return fits<ShallowTile128x128>(args);
+    case LinearTile::kHopper128x64:
+    case LinearTile::kHopper128x128:
     case LinearTile::kHopper128x192:
       return runs_on_hopper(args);
   }
@@ -173,13 +187,14 @@ cudaError_t linear(LinearTile tile, const LinearArgs& args, cudaStream_t stream)
     case LinearTile::k64x64:
       return launch<Tile64x64>(args, stream);
     case LinearTile::k128x128:
-      return launch<Tile128x128>(args, stream);
+      return fits<Tile128x128>(args) ? launch<Tile128x128>(args, stream)
+                                     : launch<ShallowTile128x128>(args, stream);
+    case LinearTile::kHopper128x64:
+      return launch_hopper(64, args, stream);
+    case LinearTile::kHopper128x128:
+      return launch_hopper(128, args, stream);
     case LinearTile::kHopper128x192:
-#ifdef TRINE_SIMT
-      return cudaErrorNotSupported;
-#else
-      return linear_hopper(params(args), linear_chip().multiprocessors, stream);
-#endif
+      return launch_hopper(192, args, stream);
   }
   return cudaErrorInvalidValue;
 }

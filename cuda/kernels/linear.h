@@ -34,12 +34,21 @@ struct LinearArgs {
 };
 
 // How the work is cut: all ways give the same bits. Names are rows x columns of a block's tile.
-enum class LinearTile : uint8_t { k16x8, k16x32, k32x32, k64x64, k128x128, kHopper128x192 };
-inline constexpr int kLinearTiles = 6;
+enum class LinearTile : uint8_t {
+  k16x8,
+  k16x32,
+  k32x32,
+  k64x64,
+  k128x128,
+  kHopper128x64,
+  kHopper128x128,
+  kHopper128x192
+};
+inline constexpr int kLinearTiles = 8;
 
 // What the current device runs best for these sizes.
 LinearTile linear_tile(const LinearArgs& args);
-// Whether this tile can run there: kHopper128x192 needs sm_90, bf16 and aligned rows of x.
+// Whether this tile can run there: those of Hopper need sm_90, bf16 and aligned rows.
 bool linear_runs(LinearTile tile, const LinearArgs& args);
 
 cudaError_t linear(const LinearArgs& args, cudaStream_t stream);

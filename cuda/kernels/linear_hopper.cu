@@ -38,43 +38,54 @@ bool make_map(CUtensorMap& map, const void* data, int64_t rows, int64_t cols, in
                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-template <Activation activation, bool kAny>
+template <class Tile, Activation activation, bool kAny>
 cudaError_t launch(const LinearParams& p, const CUtensorMap& x, const CUtensorMap& w, int blocks,
                    cudaStream_t stream) {
-  const auto kernel = hopper::linear_hopper<activation, kAny>;
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, hopper::kSharedBytes);
+  const auto kernel = hopper::linear_hopper<Tile, activation, kAny>;
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Tile::kSharedBytes);
   if (error != cudaSuccess) return error;
-  kernel<<<blocks, hopper::kThreads, hopper::kSharedBytes, stream>>>(p, x, w);
+  kernel<<<blocks, hopper::kThreads, Tile::kSharedBytes, stream>>>(p, x, w);
   return cudaGetLastError();
+}
+
+template <class Tile>
+cudaError_t launch(const LinearParams& p, int multiprocessors, cudaStream_t stream) {
+  CUtensorMap x, w;
+  if (!make_map(x, p.x, p.m, p.k, p.ldx, hopper::kRows) ||
+      !make_map(w, p.w, p.n, p.k, p.ldw, Tile::kCols / Tile::kCluster)) {
+    return cudaErrorInvalidValue;
+  }
+  constexpr int kHeight = hopper::kRows * Tile::kCluster;
+  const int64_t tiles =
+      int64_t{(p.m + kHeight - 1) / kHeight} * ((p.n + Tile::kCols - 1) / Tile::kCols);
+  const int clusters = static_cast<int>(std::min<int64_t>(tiles, multiprocessors / Tile::kCluster));
+  const int blocks = clusters * Tile::kCluster;
+  switch (p.activation) {
+    case Activation::kNone:
+      return launch<Tile, Activation::kNone, false>(p, x, w, blocks, stream);
+    case Activation::kGelu:
+      return launch<Tile, Activation::kGelu, false>(p, x, w, blocks, stream);
+    default:
+      return launch<Tile, Activation::kNone, true>(p, x, w, blocks, stream);
+  }
 }
 
 }  // namespace
 
 bool linear_hopper_can_encode() { return encode() != nullptr; }
 
-cudaError_t linear_hopper(const LinearParams& p, int multiprocessors, cudaStream_t stream) {
-  CUtensorMap x, w;
-  if (!make_map(x, p.x, p.m, p.k, p.ldx, hopper::kRows) ||
-      !make_map(w, p.w, p.n, p.k, p.ldw, hopper::kCols / hopper::kCluster)) {
-    return cudaErrorInvalidValue;
+cudaError_t linear_hopper(int cols, const LinearParams& p, int multiprocessors,
+                          cudaStream_t stream) {
+  switch (cols) {
+    case 64:
+      return launch<hopper::HopperTile<64, 8, 1>>(p, multiprocessors, stream);
+    case 128:
+      return launch<hopper::HopperTile<128, 6, 1>>(p, multiprocessors, stream);
+    case 192:
+      return launch<hopper::HopperTile<192, 5, 2>>(p, multiprocessors, stream);
   }
-  const int rows = hopper::kRows * hopper::kCluster;
-  const int64_t tiles =
-      (int64_t{p.m} + rows - 1) / rows * ((p.n + hopper::kCols - 1) / hopper::kCols);
-  const int blocks =
-      static_cast<int>(std::min<int64_t>(tiles, multiprocessors / hopper::kCluster)) *
-      hopper::kCluster;
-  switch (p.activation) {
-    case Activation::kNone:
-      return launch<Activation::kNone, false>(p, x, w, blocks, stream);
-    case Activation::kGelu:
-      return launch<Activation::kGelu, false>(p, x, w, blocks, stream);
-    case Activation::kSilu:
-      return launch<Activation::kSilu, false>(p, x, w, blocks, stream);
-    default:
-      return launch<Activation::kNone, true>(p, x, w, blocks, stream);
-  }
+  return cudaErrorInvalidValue;
 }
 
 }  // namespace trine::cuda

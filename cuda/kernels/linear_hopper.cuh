@@ -4,7 +4,8 @@
 // Tile 128 x 192, a block of three warpgroups for each multiprocessor: one thread of the first
 // issues copies, the others have 64 rows each. 96 registers of a thread take a chunk's sums (see
 // linear_mma.cuh), 96 what was added of earlier chunks; 192 columns are as many as that leaves room
-// for, and divide the widths of most models. wgmma reads 8 KB of shared memory for 96 clocks of
+// for, and divide the widths of most models. Narrower tiles are for products that would leave
+// multiprocessors without work. wgmma reads 8 KB of shared memory for 96 clocks of
 // work: 85 of 128 bytes a clock. From L2 a tile needs 53 bytes a clock, more than comes: so two
 // blocks of a cluster have rows below each other and share the rows of w, of which each fetches
 // half for both (37 bytes a clock).
@@ -23,13 +24,18 @@
 
 namespace trine::cuda::hopper {
 
-inline constexpr int kRows = 128, kCols = 192, kStages = 5, kCluster = 2;
+inline constexpr int kRows = 128;
 inline constexpr int kWarpgroup = 128, kThreads = 3 * kWarpgroup;
 inline constexpr int kDepth = Operand<bf16>::kPerStage;  // of K in a stage
-inline constexpr int kXBytes = kRows * kStageBytes, kWBytes = kCols * kStageBytes;
-inline constexpr int kTileBytes = kXBytes + kWBytes;
-// Stages begin at multiples of 1024 bytes, where the swizzle's pattern does.
-inline constexpr int kSharedBytes = kStages * kTileBytes + 1024;
+
+template <int cols, int stages, int cluster>
+struct HopperTile {
+  static constexpr int kCols = cols, kStages = stages, kCluster = cluster;
+  static constexpr int kXBytes = kRows * kStageBytes;
+  static constexpr int kTileBytes = kXBytes + cols * kStageBytes;
+  // Stages begin at multiples of 1024 bytes, where the swizzle's pattern does.
+  static constexpr int kSharedBytes = stages * kTileBytes + 1024;
+};
 
 TRINE_DEV void barrier_init(uint64_t* barrier, int count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
@@ -48,19 +54,24 @@ TRINE_DEV void barrier_wait(uint64_t* barrier, int parity) {
   asm volatile(
       "{.reg .pred done;\n"
       "wait:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@!done bra wait;}" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
 }
 
-// Of the same barrier in block `rank` of the cluster.
+TRINE_DEV void barrier_arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
+// At the same barrier in block `rank` of the cluster. No .release.cluster: that is a fence of the
+// whole GPU, and what is told here, that reads by wgmma are over, needs none.
 TRINE_DEV void barrier_arrive(uint64_t* barrier, int rank) {
   asm volatile(
       "{.reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];}" ::"r"(
-          shared_address(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [there];}" ::"r"(shared_address(barrier)),
       "r"(rank)
       : "memory");
 }
@@ -73,14 +84,13 @@ TRINE_DEV void copy_tile(void* to, const CUtensorMap* map, uint64_t* barrier, in
       : "memory");
 }
 
-// To the same place of every block in the cluster, whose own barriers are told.
-TRINE_DEV void copy_tile_to_all(void* to, const CUtensorMap* map, uint64_t* barrier, int k,
-                                int row) {
+// To the same place of both blocks of a cluster, whose own barriers are told.
+TRINE_DEV void copy_tile_to_both(void* to, const CUtensorMap* map, uint64_t* barrier, int k,
+                                 int row) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
       ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
-      "l"(map), "r"(shared_address(barrier)), "r"(k), "r"(row),
-      "h"(static_cast<uint16_t>((1 << kCluster) - 1))
+      "l"(map), "r"(shared_address(barrier)), "r"(k), "r"(row), "h"(uint16_t{3})
       : "memory");
 }
 
@@ -94,8 +104,45 @@ TRINE_DEV uint64_t descriptor(const void* p) {
          uint64_t{1} << 62;
 }
 
-// c = a b^T, or c += a b^T, asynchronously.
-TRINE_DEV void wgmma_m64n192k16(float (&c)[96], uint64_t a, uint64_t b, int add) {
+// c = a b^T, or c += a b^T, asynchronously: 64 rows, 16 of K, and two columns for each of c.
+TRINE_DEV void wgmma_k16(float (&c)[32], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %34, 0; "
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+      "%32, %33, p, 1, 1, 0, 0;}"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
+        "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+        "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
+        "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
+        "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
+      : "l"(a), "l"(b), "r"(add));
+}
+
+TRINE_DEV void wgmma_k16(float (&c)[64], uint64_t a, uint64_t b, int add) {
+  asm volatile(
+      "{.reg .pred p; setp.ne.b32 p, %66, 0; "
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      " %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      " %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      " %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "%64, %65, p, 1, 1, 0, 0;}"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]),
+        "+f"(c[7]), "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]),
+        "+f"(c[14]), "+f"(c[15]), "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]),
+        "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
+        "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]), "+f"(c[33]), "+f"(c[34]),
+        "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]), "+f"(c[41]),
+        "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]),
+        "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
+        "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]),
+        "+f"(c[63])
+      : "l"(a), "l"(b), "r"(add));
+}
+
+TRINE_DEV void wgmma_k16(float (&c)[96], uint64_t a, uint64_t b, int add) {
   asm volatile(
       "{.reg .pred p; setp.ne.b32 p, %98, 0; "
       "wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 "
@@ -131,21 +178,113 @@ TRINE_DEV void wgmma_wait() {
 }
 
 // What is kept between iterations: the next slot, and the parity of its barriers' phase.
+template <class Tile>
 struct Turn {
   int slot = 0, parity = 0;
   TRINE_DEV void next() {
-    if (++slot == kStages) slot = 0, parity ^= 1;
+    if (++slot == Tile::kStages) slot = 0, parity ^= 1;
   }
 };
 
+// The tiles of a cluster's blocks are below each other; clusters take every `step`-th such group.
+template <class Tile>
+struct Schedule {
+  int rows, cols, first, step, rank, stages;
+
+  TRINE_DEV explicit Schedule(const LinearParams& p) {
+    constexpr int kHeight = kRows * Tile::kCluster;
+    rows = (p.m + kHeight - 1) / kHeight, cols = (p.n + Tile::kCols - 1) / Tile::kCols;
+    first = static_cast<int>(blockIdx.x) / Tile::kCluster;
+    step = static_cast<int>(gridDim.x) / Tile::kCluster;
+    rank = static_cast<int>(blockIdx.x) % Tile::kCluster;
+    stages = (p.k + kDepth - 1) / kDepth;
+  }
+  TRINE_DEV bool has(int t) const { return t < rows * cols; }
+  // Its first row and column.
+  TRINE_DEV TilePlace place(int t) const {
+    const TilePlace at = tile_place(t, rows, cols);
+    return {(at.row * Tile::kCluster + rank) * kRows, at.col * Tile::kCols};
+  }
+};
+
+// One thread fills the ring.
+template <class Tile>
+TRINE_DEV void produce(const Schedule<Tile>& schedule, unsigned char* ring, uint64_t* full,
+                       uint64_t* empty, const CUtensorMap* x_map, const CUtensorMap* w_map) {
+  constexpr int kShare = Tile::kCols / Tile::kCluster;
+  Turn<Tile> turn;
+  for (int t = schedule.first; schedule.has(t); t += schedule.step) {
+    const TilePlace at = schedule.place(t);
+    for (int s = 0; s < schedule.stages; ++s, turn.next()) {
+      uint64_t* barrier = full + turn.slot;
+      unsigned char* stage = ring + turn.slot * Tile::kTileBytes;
+      barrier_wait(empty + turn.slot, turn.parity ^ 1);
+      barrier_expect(barrier, Tile::kTileBytes);
+      copy_tile(stage, x_map, barrier, s * kDepth, at.row);
+      unsigned char* w = stage + Tile::kXBytes;
+      if constexpr (Tile::kCluster == 1) {
+        copy_tile(w, w_map, barrier, s * kDepth, at.col);
+      } else {
+        copy_tile_to_both(w + schedule.rank * kShare * kStageBytes, w_map, barrier, s * kDepth,
+                          at.col + schedule.rank * kShare);
+      }
+    }
+  }
+}
+
+// A warpgroup's sums of one tile, from `x_offset` bytes into its stages.
+template <class Tile>
+TRINE_DEV void consume(const LinearParams& p, int stages, const unsigned char* ring, uint64_t* full,
+                       uint64_t* empty, int x_offset, Turn<Tile>& turn,
+                       float (&sum)[Tile::kCols / 2]) {
+  float c[Tile::kCols / 2];
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto release = [&](int slot) {
+    if constexpr (Tile::kCluster == 1) {
+      if (lane == 0) barrier_arrive(empty + slot);
+    } else {
+      if (lane < Tile::kCluster) barrier_arrive(empty + slot, lane);
+    }
+  };
+#pragma unroll
+  for (float& s : sum) s = 0.0f;
+  for (int first = 0; first < stages; first += p.chunk) {
+    const int last = first + p.chunk < stages ? first + p.chunk : stages;
+    int before = 0;
+    for (int s = first; s < last; ++s, turn.next()) {
+      barrier_wait(full + turn.slot, turn.parity);
+      const unsigned char* stage = ring + turn.slot * Tile::kTileBytes;
+      const uint64_t a = descriptor(stage + x_offset), b = descriptor(stage + Tile::kXBytes);
+      wgmma_fence();
+#pragma unroll
+      for (int step = 0; step < kStageBytes / 32; ++step) {
+        wgmma_k16(c, a + step * 2, b + step * 2, s > first || step > 0);
+      }
+      wgmma_commit();
+      if (s > first) {
+        wgmma_wait<1>();
+        release(before);
+      }
+      before = turn.slot;
+    }
+    wgmma_wait<0>();
+    release(before);
+#pragma unroll
+    for (float& value : c) asm volatile("" : "+f"(value)::"memory");
+#pragma unroll
+    for (int i = 0; i < Tile::kCols / 2; ++i) sum[i] += c[i];
+  }
+}
+
 // Each thread holds two columns of every 8; with its neighbour it trades for four columns of every
 // 16, so that stores are of 8 or 16 bytes and a row's fill sectors.
-template <Activation activation, bool kAny>
-TRINE_DEV void finish(const LinearParams& p, const float (&sum)[96], int row0, int col0, int lane) {
+template <Activation activation, bool kAny, int sums>
+TRINE_DEV void finish(const LinearParams& p, const float (&sum)[sums], int row0, int col0,
+                      int lane) {
   const bool odd = lane & 1;
   const int row = row0 + lane / 4, col = col0 + (lane & 1) * 8 + (lane & 2) * 2;
 #pragma unroll
-  for (int j = 0; j < 24; j += 2) {
+  for (int j = 0; j < sums / 4; j += 2) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float a0 = sum[j * 4 + half * 2], a1 = sum[j * 4 + half * 2 + 1];
@@ -160,25 +299,21 @@ TRINE_DEV void finish(const LinearParams& p, const float (&sum)[96], int row0, i
 }
 
 // kAny: the activation is p's.
-template <Activation activation, bool kAny>
-__global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+template <class Tile, Activation activation, bool kAny>
+__global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     linear_hopper(const LinearParams p, const __grid_constant__ CUtensorMap x_map,
                   const __grid_constant__ CUtensorMap w_map) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   TRINE_DYNAMIC_SHARED(unsigned char, shared);
-  __shared__ uint64_t full[kStages], empty[kStages];
+  __shared__ uint64_t full[Tile::kStages], empty[Tile::kStages];
   unsigned char* ring = shared + (1024 - shared_address(shared) % 1024) % 1024;
   const int warpgroup = static_cast<int>(threadIdx.x) / kWarpgroup;
-  const int rank = static_cast<int>(blockIdx.x) % kCluster;
-  const int clusters = static_cast<int>(gridDim.x) / kCluster;
-  const int tile_rows = (p.m + kRows * kCluster - 1) / (kRows * kCluster);
-  const int tile_cols = (p.n + kCols - 1) / kCols;
-  const int stages = (p.k + kDepth - 1) / kDepth;
+  const Schedule<Tile> schedule(p);
 
   if (threadIdx.x == 0) {
-    for (int s = 0; s < kStages; ++s) {
+    for (int s = 0; s < Tile::kStages; ++s) {
       barrier_init(full + s, 1);
-      barrier_init(empty + s, 2 * kCluster);
+      barrier_init(empty + s, 8 * Tile::kCluster);  // a lane of each consuming warp
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
@@ -186,69 +321,19 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
 
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
-    if (threadIdx.x == 0) {
-      Turn turn;
-      for (int t = static_cast<int>(blockIdx.x) / kCluster; t < tile_rows * tile_cols;
-           t += clusters) {
-        const TilePlace place = tile_place(t, tile_rows, tile_cols);
-        const int row = (place.row * kCluster + rank) * kRows;
-        constexpr int kShare = kCols / kCluster;
-        for (int s = 0; s < stages; ++s, turn.next()) {
-          barrier_wait(empty + turn.slot, turn.parity ^ 1);
-          barrier_expect(full + turn.slot, kTileBytes);
-          unsigned char* stage = ring + turn.slot * kTileBytes;
-          copy_tile(stage, &x_map, full + turn.slot, s * kDepth, row);
-          copy_tile_to_all(stage + kXBytes + rank * kShare * kStageBytes, &w_map, full + turn.slot,
-                           s * kDepth, place.col * kCols + rank * kShare);
-        }
-      }
-    }
+    if (threadIdx.x == 0) produce(schedule, ring, full, empty, &x_map, &w_map);
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
-    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-    const int x_offset = (warpgroup - 1) * 64 * kStageBytes;
-    const auto release = [&](int slot) {
-      if (thread < kCluster) barrier_arrive(empty + slot, thread);
-    };
-    Turn turn;
-    for (int t = static_cast<int>(blockIdx.x) / kCluster; t < tile_rows * tile_cols;
-         t += clusters) {
-      float c[96], sum[96];
-#pragma unroll
-      for (float& s : sum) s = 0.0f;
-      for (int first = 0; first < stages; first += p.chunk) {
-        const int last = first + p.chunk < stages ? first + p.chunk : stages;
-        int before = 0;
-        for (int s = first; s < last; ++s, turn.next()) {
-          barrier_wait(full + turn.slot, turn.parity);
-          const unsigned char* stage = ring + turn.slot * kTileBytes;
-          const uint64_t a = descriptor(stage + x_offset), b = descriptor(stage + kXBytes);
-          wgmma_fence();
-#pragma unroll
-          for (int step = 0; step < kStageBytes / 32; ++step) {
-            wgmma_m64n192k16(c, a + step * 2, b + step * 2, s > first || step > 0);
-          }
-          wgmma_commit();
-          if (s > first) {
-            wgmma_wait<1>();
-            release(before);
-          }
-          before = turn.slot;
-        }
-        wgmma_wait<0>();
-        release(before);
-#pragma unroll
-        for (float& value : c) asm volatile("" : "+f"(value)::"memory");
-#pragma unroll
-        for (int i = 0; i < 96; ++i) sum[i] += c[i];
-      }
-      const TilePlace place = tile_place(t, tile_rows, tile_cols);
-      finish<activation, kAny>(
-          p, sum, (place.row * kCluster + rank) * kRows + (warpgroup - 1) * 64 + thread / 32 * 16,
-          place.col * kCols, thread % 32);
+    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, row = (warpgroup - 1) * 64;
+    Turn<Tile> turn;
+    for (int t = schedule.first; schedule.has(t); t += schedule.step) {
+      float sum[Tile::kCols / 2];
+      consume(p, schedule.stages, ring, full, empty, row * kStageBytes, turn, sum);
+      const TilePlace at = schedule.place(t);
+      finish<activation, kAny>(p, sum, at.row + row + thread / 32 * 16, at.col, thread % 32);
     }
   }
-  cluster_sync();  // no block leaves while others may write to it
+  cluster_sync();  // no block leaves while the other may write to it
 #endif
 }
 

@@ -16,6 +16,8 @@ LinearChip linear_chip();
 // Whether the driver makes tensor maps.
 bool linear_hopper_can_encode();
 // x and w in bf16, aligned to be copied by 16 bytes; p.vectors, and n a multiple of 4.
-cudaError_t linear_hopper(const LinearParams& p, int multiprocessors, cudaStream_t stream);
+// Tiles have 64, 128 or 192 columns.
+cudaError_t linear_hopper(int cols, const LinearParams& p, int multiprocessors,
+                          cudaStream_t stream);
 
 }  // namespace trine::cuda

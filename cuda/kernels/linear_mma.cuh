@@ -39,8 +39,9 @@ struct MmaTile {
   static constexpr bool kSplit = max_groups > 1;
   static constexpr int kWarps = rows / warp_rows * (cols / warp_cols);
   static constexpr int kThreads = kWarps * 32;  // of a group
-  // Of one group's ring; small tiles have room for the rows of x that there are.
-  static constexpr int x_rows(int64_t m) { return kSplit && m < rows ? static_cast<int>(m) : rows; }
+  // Tight tiles have room for the rows of x that there are.
+  static constexpr bool kTight = rows == 16;
+  static constexpr int x_rows(int64_t m) { return kTight && m < rows ? static_cast<int>(m) : rows; }
   static constexpr int ring_bytes(int x_rows) { return stages * (x_rows + cols) * kStageBytes; }
   // Floats from one row of sums to the next: 8 more than a multiple of 32 keeps the two-column
   // stores of a warp, 8 rows by 4 threads, off each other's banks.
@@ -145,59 +146,81 @@ TRINE_DEV void sync_group() {
   }
 }
 
-// One group's view of the product: its ring and the rows of x and w that its threads copy.
+// One group's view of the product: its ring and the rows of x and w that its threads copy, each
+// thread the same unit of every kStride-th row. Rows beyond the last are zeros, so that no branch
+// stands between copies; tight tiles leave those of x out.
 // kAsync: x has T's type and whole 16-byte units; else elements are read and converted one by one.
 template <class T, class Tile, bool kAsync>
 struct TileLoader {
   static constexpr int kPerUnit = 16 / static_cast<int>(sizeof(T));
+  static constexpr int kUnits = kStageBytes / 16, kStride = Tile::kThreads / kUnits;
   const LinearParams& p;
   unsigned char* ring;
-  int x_rows, row0, col0, rows, thread;
+  int x_rows, row0, rows, cols, row, unit, offset;
+  const unsigned char* x;
+  const unsigned char* w;
+  int64_t x_step, w_step;
+
+  TRINE_DEV TileLoader(const LinearParams& params, unsigned char* own_ring, int rows_of_x,
+                       int first_row, int first_col, int thread)
+      : p(params), ring(own_ring), x_rows(rows_of_x), row0(first_row) {
+    rows = p.m - first_row < Tile::kRows ? p.m - first_row : Tile::kRows;
+    cols = p.n - first_col < Tile::kCols ? p.n - first_col : Tile::kCols;
+    row = thread / kUnits, unit = thread % kUnits, offset = swizzled(row, unit);
+    constexpr int kSize = static_cast<int>(sizeof(T));
+    x = static_cast<const unsigned char*>(p.x) + (first_row + row) * p.ldx * kSize + unit * 16;
+    w = static_cast<const unsigned char*>(p.w) + (first_col + row) * p.ldw * kSize + unit * 16;
+    x_step = kStride * p.ldx * kSize, w_step = kStride * p.ldw * kSize;
+  }
 
   TRINE_DEV unsigned char* stage(int slot) const {
     return ring + slot * (x_rows + Tile::kCols) * kStageBytes;
   }
 
-  // Stage `at` of K into slot `slot`. Beyond K come zeros; of w's rows beyond n the last one again.
+  // Row `r` below this thread's first, a multiple of kStride: either one of 8, which the swizzle
+  // doesn't see, or of 4 below rows 0 .. 3.
+  TRINE_DEV int offset_of(int r) const {
+    static_assert(kStride % 8 == 0 || kStride == 4);
+    return (offset ^ (r % 8 * 16)) + r * kStageBytes;
+  }
+
+  // Stage `at` of K into slot `slot`, with zeros beyond K.
   TRINE_DEV void load(int slot, int at) const {
     unsigned char* x_stage = stage(slot);
     unsigned char* w_stage = x_stage + x_rows * kStageBytes;
-    constexpr int kUnits = kStageBytes / 16, kStride = Tile::kThreads / kUnits;
-    const int unit = thread % kUnits, k = at * Operand<T>::kPerStage + unit * kPerUnit;
+    const int k = at * Operand<T>::kPerStage + unit * kPerUnit;
     const bool inside = k < p.k;
+    const unsigned char* from = x + static_cast<int64_t>(at) * kStageBytes;
 #pragma unroll
-    for (int r0 = 0; r0 < Tile::kRows; r0 += kStride) {
-      const int row = r0 + thread / kUnits;
-      if (row < rows) load_x(x_stage + swizzled(row, unit), row0 + row, k);
+    for (int r = 0; r < Tile::kRows; r += kStride, from += x_step) {
+      if (Tile::kTight && r + row >= rows) break;
+      if constexpr (kAsync) {
+        cp_async16_zfill(x_stage + offset_of(r), from, inside && r + row < rows);
+      } else if (r + row < rows) {
+        copy_elements(x_stage + offset_of(r), row0 + r + row, k);
+      }
     }
-    const T* w = static_cast<const T*>(p.w) + (inside ? k : 0);
+    from = w + static_cast<int64_t>(at) * kStageBytes;
 #pragma unroll
-    for (int r0 = 0; r0 < Tile::kCols; r0 += kStride) {
-      const int row = r0 + thread / kUnits;
-      if (Tile::kCols % kStride != 0 && row >= Tile::kCols) break;
-      const int col = col0 + row < p.n ? col0 + row : p.n - 1;
-      cp_async16_zfill(w_stage + swizzled(row, unit), w + col * p.ldw, inside);
+    for (int r = 0; r < Tile::kCols; r += kStride, from += w_step) {
+      if (Tile::kCols % kStride != 0 && r + row >= Tile::kCols) break;
+      cp_async16_zfill(w_stage + offset_of(r), from, inside && r + row < cols);
     }
   }
 
-  TRINE_DEV void load_x(unsigned char* to, int row, int k) const {
-    if constexpr (kAsync) {
-      const bool inside = k < p.k;
-      cp_async16_zfill(to, static_cast<const T*>(p.x) + row * p.ldx + (inside ? k : 0), inside);
-    } else {
-      T* elements = reinterpret_cast<T*>(to);
+  TRINE_DEV void copy_elements(unsigned char* to, int at_row, int k) const {
+    T* elements = reinterpret_cast<T*>(to);
 #pragma unroll
-      for (int i = 0; i < kPerUnit; ++i) {
-        const float value =
-            k + i < p.k ? load_element(p.x, row * p.ldx + k + i, p.x_is_bf16) : 0.0f;
-        elements[i] = Operand<T>::narrow(value);
-      }
+    for (int i = 0; i < kPerUnit; ++i) {
+      const float value =
+          k + i < p.k ? load_element(p.x, at_row * p.ldx + k + i, p.x_is_bf16) : 0.0f;
+      elements[i] = Operand<T>::narrow(value);
     }
   }
 };
 
-// A warp's fragments of one stage. Rows of x beyond the last are not in the ring: there the last
-// one stands in, and what comes of it is not stored.
+// A warp's fragments of one stage. In tight tiles rows of x beyond the last are not in the ring:
+// there the last one stands in, and what comes of it is not stored.
 template <class T, class Tile>
 struct WarpTile {
   static constexpr int kI = Tile::kWarpRows / 16, kJ = Tile::kWarpCols / 8;
@@ -209,7 +232,7 @@ struct WarpTile {
 #pragma unroll
     for (int i = 0; i < kI; ++i) {
       int row = row0 + i * 16 + (lane & 15);
-      row = row < rows ? row : rows - 1;
+      if (Tile::kTight) row = row < rows ? row : rows - 1;
       a_offset[i] = row * kStageBytes, a_swizzle[i] = row & 7;
     }
     a_unit = lane >> 4;
@@ -218,7 +241,10 @@ struct WarpTile {
     b_unit = (lane >> 3) & 1;
   }
 
-  TRINE_DEV void multiply(float (&c)[kI][kJ][4], const unsigned char* stage) const {
+  // `between` is called when the first products are under way: copies are issued in their shadow.
+  template <class Between>
+  TRINE_DEV void multiply(float (&c)[kI][kJ][4], const unsigned char* stage,
+                          const Between& between) const {
 #pragma unroll
     for (int step = 0; step < kStageBytes / 32; ++step) {
       uint32_t a[kI][4], b[kJ][2];
@@ -238,6 +264,7 @@ struct WarpTile {
         }
       }
       Operand<T>::multiply(c, a, b);
+      if (step == 0) between();
     }
   }
 
@@ -309,7 +336,7 @@ TRINE_DEV void fold(const LinearParams& p, const float* sums, float* total, int 
 }
 
 template <class T, class Tile, bool kAsync>
-TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups)
+TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
     linear_mma(const LinearParams p) {
   TRINE_DYNAMIC_SHARED(unsigned char, shared);
   const int groups = Tile::kSplit ? static_cast<int>(blockDim.x) / Tile::kThreads : 1;
@@ -321,14 +348,13 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups)
       tile_place(static_cast<int>(blockIdx.x), (p.m + Tile::kRows - 1) / Tile::kRows,
                  (p.n + Tile::kCols - 1) / Tile::kCols);
   const int row0 = place.row * Tile::kRows, col0 = place.col * Tile::kCols;
-  const int rows = p.m - row0 < Tile::kRows ? p.m - row0 : Tile::kRows;
 
-  const int x_rows = Tile::kSplit ? p.x_rows : Tile::kRows;
+  const int x_rows = Tile::kTight ? p.x_rows : Tile::kRows;
   const int ring_bytes = Tile::kStages * (x_rows + Tile::kCols) * kStageBytes;
   float* sums = reinterpret_cast<float*>(shared + (Tile::kSplit ? groups * ring_bytes : 0));
-  const TileLoader<T, Tile, kAsync> loader{
-      p, shared + group * ring_bytes, x_rows, row0, col0, rows, thread};
-  const WarpTile<T, Tile> tile(warp, lane, x_rows, rows);
+  const TileLoader<T, Tile, kAsync> loader(p, shared + group * ring_bytes, x_rows, row0, col0,
+                                           thread);
+  const WarpTile<T, Tile> tile(warp, lane, x_rows, loader.rows);
 
   // Iteration i is stage i % chunk of the group's chunk i / chunk; of the last chunks some may be
   // short or missing.
@@ -354,8 +380,12 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups)
     for (int s = 0; s < p.chunk; ++s) {
       cp_async_wait<Tile::kStages - 2>();
       sync_group<Tile>();
-      load_next(slot == 0 ? Tile::kStages - 1 : slot - 1);
-      if (chunk * p.chunk + s < stages) tile.multiply(c, loader.stage(slot));
+      const auto load = [&] { load_next(slot == 0 ? Tile::kStages - 1 : slot - 1); };
+      if (chunk * p.chunk + s < stages) {
+        tile.multiply(c, loader.stage(slot), load);
+      } else {
+        load();
+      }
       slot = slot + 1 == Tile::kStages ? 0 : slot + 1;
     }
     if constexpr (Tile::kSplit) {
@@ -363,7 +393,7 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups)
       if (group < parts) tile.put(c, sums + group * (Tile::kSumsBytes / 4), warp, lane);
       __syncthreads();
       fold<Tile>(p, sums, sums + groups * (Tile::kSumsBytes / 4), parts, round == 0,
-                 round + 1 == rounds, row0, col0, rows);
+                 round + 1 == rounds, row0, col0, loader.rows);
       if (round + 1 < rounds) __syncthreads();
     } else {
       add(sum, c);
@@ -374,7 +404,7 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups)
     __syncthreads();  // the sums take the ring's place
     tile.put(sum, sums, warp, lane);
     __syncthreads();
-    fold<Tile>(p, sums, nullptr, 1, true, true, row0, col0, rows);
+    fold<Tile>(p, sums, nullptr, 1, true, true, row0, col0, loader.rows);
   }
 }
 

@@ -20,8 +20,9 @@ namespace {
 using cuda::LinearTile;
 
 constexpr int kActivations = static_cast<int>(Activation::kQuickGelu) + 1;
-constexpr const char* kTileNames[] = {"16x8",  "16x32",   "32x32",
-                                      "64x64", "128x128", "hopper 128x192"};
+constexpr const char* kTileNames[] = {"16x8",           "16x32",         "32x32",
+                                      "64x64",          "128x128",       "hopper 128x64",
+                                      "hopper 128x128", "hopper 128x192"};
 static_assert(std::size(kTileNames) == cuda::kLinearTiles);
 
 // Bytes on the device between guards that a later `get` looks at.
