@@ -3,6 +3,7 @@
 #include "block.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -49,6 +50,7 @@ struct Thread {
   Site site;                   // of the wait
   const char* operation = "";  // a collective's name
   uint32_t mask = 0;
+  int arrived = 0;                           // lanes at it, itself included
   unsigned barriers = 0, warp_barriers = 0;  // how many it has passed
   Slot slot;
   Copies copies;
@@ -331,25 +333,31 @@ void Block::arrive(const char* name, uint32_t mask, Combine combine, Site site) 
   if ((mask >> self.lane & 1) == 0) {
     fail(show(self) + " but isn't in the mask it passes");
   }
-  Slot* slots[kWarp] = {};
-  bool complete = true;
+  // All that wait so far agree with each other, so that a look at one of them is enough.
+  Thread* leader = &self;
   for (int l = 0; l < lanes; ++l) {
     Thread& other = threads_[static_cast<size_t>(begin + l)];
-    if ((mask >> l & 1) == 0) continue;
-    slots[l] = &other.slot;
-    if (other.state == State::kDone) fail(show(self) + ", but " + show(other));
-    if (other.state != State::kInCollective) {
-      complete = false;
-    } else if (!same(other.site, site) || other.mask != mask) {
-      fail("lanes of a warp part: " + show(self) + ", " + show(other) +
-           (same(other.site, site) ? " with another mask" : ""));
+    if (&other != &self && (mask >> l & 1) != 0 && other.state == State::kInCollective) {
+      leader = &other;
+      break;
     }
   }
-  if (!complete) return wait(State::kInCollective, site);
-  if (combine != nullptr) combine(slots, mask, site);
-  for (int l = 0; l < lanes; ++l) {
-    if ((mask >> l & 1) != 0) threads_[static_cast<size_t>(begin + l)].state = State::kReady;
+  if (leader == &self) self.arrived = 0;
+  if (!same(leader->site, site) || leader->mask != mask) {
+    fail("lanes of a warp part: " + show(self) + ", " + show(*leader) +
+         (same(leader->site, site) ? " with another mask" : ""));
   }
+  self.arrived = leader->arrived + 1;
+  for (Thread* of : {leader, &self}) of->arrived = self.arrived;
+  if (self.arrived < std::popcount(mask)) return wait(State::kInCollective, site);
+  Slot* slots[kWarp] = {};
+  for (int l = 0; l < lanes; ++l) {
+    if ((mask >> l & 1) == 0) continue;
+    Thread& other = threads_[static_cast<size_t>(begin + l)];
+    slots[l] = &other.slot;
+    other.state = State::kReady;
+  }
+  if (combine != nullptr) combine(slots, mask, site);
 }
 
 void Block::warp_barrier(uint32_t mask, Site site) {
