@@ -118,35 +118,90 @@ TRINE_DEV void load_b(Fragment<T, 2> (&b)[2], const T* tile, int first, int k) {
 
 // ---- Copies into shared memory
 
-// `rows` rows of kD columns: row i from at(i), zeros where that is null and in columns from
-// head_dim on. Ends in cp.async's current group, or is done.
-template <class T, int kD, class At>
-TRINE_DEV void copy_rows(T* tile, int rows, const Params& p, const At& at) {
+// A block's threads over the 16 bytes of rows: the same columns for a thread all the way down.
+template <class T, int kD, int kThreads>
+struct Copy {
   using S = Shape<T, kD>;
-  const int threads = static_cast<int>(blockDim.x);
-  if (p.vectors) {
-    constexpr int kElements = 16 / static_cast<int>(sizeof(T));
-    for (int i = static_cast<int>(threadIdx.x); i < rows * S::kUnits; i += threads) {
+  static constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+  static constexpr int kAcross = S::kUnits < kThreads ? S::kUnits : kThreads;
+  static constexpr int kDown = kThreads / kAcross;
+
+  // Rows 0 .. rows - 1 of kD columns: row i from from + i * ld, zeros from row `valid` and column
+  // head_dim on. Ends in cp.async's current group, or is done.
+  template <int kRows>
+  static TRINE_DEV void rows(T* tile, const T* from, int64_t ld, int valid, const Params& p) {
+    if (!p.vectors) {
+      return one_by_one(tile, kRows, p, [&](int i) { return i < valid ? from + i * ld : nullptr; });
+    }
+    const int thread = static_cast<int>(threadIdx.x);
+    if (kAcross * kDown < kThreads && thread >= kAcross * kDown) return;
+    const int first = thread / kAcross;
+#pragma unroll
+    for (int unit = thread % kAcross; unit < S::kUnits; unit += kAcross) {
+      const int col = unit * kElements;
+      const int end = col < p.head_dim ? valid : 0;
+      const T* source = from + first * ld + col;
+      T* to = tile + first * S::kLd + col;
+#pragma unroll
+      for (int i = 0; i < kRows; i += kDown) {
+        if (kRows % kDown != 0 && first + i >= kRows) break;
+        cp_async16_zfill(to + i * S::kLd, source, first + i < end);
+        source += kDown * ld;
+      }
+    }
+  }
+
+  // The first `count` of rows that all exist.
+  static TRINE_DEV void some_rows(T* tile, const T* from, int64_t ld, int count, const Params& p) {
+    if (!p.vectors) return one_by_one(tile, count, p, [&](int i) { return from + i * ld; });
+    const int thread = static_cast<int>(threadIdx.x);
+    if (kAcross * kDown < kThreads && thread >= kAcross * kDown) return;
+    const int first = thread / kAcross;
+#pragma unroll
+    for (int unit = thread % kAcross; unit < S::kUnits; unit += kAcross) {
+      const int col = unit * kElements;
+      const bool valid = col < p.head_dim;
+      const T* source = from + first * ld + col;
+      T* to = tile + first * S::kLd + col;
+#pragma unroll 4
+      for (int i = first; i < count; i += kDown) {
+        cp_async16_zfill(to, source, valid);
+        source += kDown * ld, to += kDown * S::kLd;
+      }
+    }
+  }
+
+  // Row i from at(i), or zeros where that is null.
+  template <class At>
+  static TRINE_DEV void picked(T* tile, int rows, const Params& p, const At& at) {
+    if (!p.vectors) return one_by_one(tile, rows, p, at);
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < rows * S::kUnits; i += kThreads) {
       const int row = i / S::kUnits, col = i % S::kUnits * kElements;
       const T* from = at(row);
       const bool valid = from != nullptr && col < p.head_dim;
       cp_async16_zfill(tile + row * S::kLd + col, valid ? from + col : static_cast<const T*>(p.q),
                        valid);
     }
-    return;
   }
-  for (int i = static_cast<int>(threadIdx.x); i < rows * kD; i += threads) {
-    const int row = i / kD, col = i % kD;
-    const T* from = at(row);
-    T value;
-    if (from != nullptr && col < p.head_dim) {
-      value = from[col];
-    } else {
-      memset(&value, 0, sizeof value);
+
+ private:
+  template <class At>
+  static TRINE_DEV void one_by_one(T* tile, int rows, const Params& p, const At& at) {
+#pragma unroll 1
+    for (int i = static_cast<int>(threadIdx.x); i < rows * kD; i += kThreads) {
+      const int row = i / kD, col = i % kD;
+      const T* from = at(row);
+      T value;
+      if (from != nullptr && col < p.head_dim) {
+        value = from[col];
+      } else {
+        memset(&value, 0, sizeof value);
+      }
+      tile[row * S::kLd + col] = value;
     }
-    tile[row * S::kLd + col] = value;
   }
-}
+};
 
 // Where the keys and values of one sequence and one key head are: those of this run in k and v,
 // earlier ones in pages.
@@ -170,28 +225,29 @@ struct Keys {
   }
 
   // Tile `tile` of K or V, whose rows of this run begin at `rows`. A tile lies in one page.
-  template <int kD>
+  template <int kD, int kThreads>
   TRINE_DEV void copy_part(T* part, int tile, const T* rows, int64_t ld, int64_t in_pages,
                            const Params& p) const {
     constexpr int kTile = Shape<T, kD>::kTile;
     static_assert(KvPages::kTokens % kTile == 0);
+    using Part = Copy<T, kD, kThreads>;
     const int begin = tile * kTile, valid = count - begin, old = past - begin;
-    const T* page = nullptr;
-    if (old > 0) {
-      page = pages + table[begin / KvPages::kTokens] * p.cache.page_stride + in_pages +
-             begin % KvPages::kTokens * p.head_dim;
-    }
-    copy_rows<T, kD>(part, kTile, p, [&](int i) {
+    if (old <= 0) return Part::template rows<kTile>(part, rows - old * ld, ld, valid, p);
+    const T* const page = pages + table[begin / KvPages::kTokens] * p.cache.page_stride + in_pages +
+                          begin % KvPages::kTokens * p.head_dim;
+    if (old >= min(valid, kTile))
+      return Part::template rows<kTile>(part, page, p.head_dim, valid, p);
+    Part::picked(part, kTile, p, [&](int i) {
       return i >= valid ? nullptr : i < old ? page + i * p.head_dim : rows + (i - old) * ld;
     });
   }
-  template <int kD>
+  template <int kD, int kThreads>
   TRINE_DEV void copy_k(T* part, int tile, const Params& p) const {
-    copy_part<kD>(part, tile, k, p.ldk, p.cache.keys, p);
+    copy_part<kD, kThreads>(part, tile, k, p.ldk, p.cache.keys, p);
   }
-  template <int kD>
+  template <int kD, int kThreads>
   TRINE_DEV void copy_v(T* part, int tile, const Params& p) const {
-    copy_part<kD>(part, tile, v, p.ldv, p.cache.values, p);
+    copy_part<kD, kThreads>(part, tile, v, p.ldv, p.cache.values, p);
   }
 
   // This run's tokens begin .. end - 1 to their places in the pages. Nobody reads them there
@@ -251,12 +307,13 @@ struct Rows {
   }
 
   // The running softmax: scores (times `scale`) become exponentials, and what has been summed up
-  // is brought to the new maximum.
-  TRINE_DEV void soften(float (&s)[kRowTiles][kScores][4], float scale) {
+  // is brought to the new maximum. few: rows from 8 on don't exist, and come to nothing.
+  TRINE_DEV void soften(float (&s)[kRowTiles][kScores][4], float scale, bool few = false) {
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
+        if (few && half == 1) continue;
         float top = -INFINITY;
 #pragma unroll
         for (int n = 0; n < kScores; ++n)
@@ -497,15 +554,15 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
   const int lane = lane_of(), warp = static_cast<int>(threadIdx.x) / 32;
   const int group = p.heads / p.kv_heads;
 
-  // Which rows: tiles of many keys first.
+  // Heads of a tile beside each other, then the tiles of a sequence, those of many keys first.
   int block = static_cast<int>(blockIdx.x);
   const int of = kSplit ? p.kv_heads : p.heads;
   const int head = block % of;
   block /= of;
-  const Sequence seq(p, block % p.sequences);
-  block /= p.sequences;
   const int row_tile = p.tiles - 1 - block % p.tiles;
-  const int chunk = kSplit ? block / p.tiles : 0;
+  block /= p.tiles;
+  const int chunk = kSplit ? block % p.chunks : 0;
+  const Sequence seq(p, kSplit ? block / p.chunks : block);
   if (kCausal && p.cache.data != nullptr && seq.is_short(p) != kSplit) return;
   const int kv_head = kSplit ? head : head / group;
   const int width = kSplit ? group : 1;  // heads
@@ -550,15 +607,20 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
       shared + (S::kHeldQueries ? max(kQueryBytes, total_bytes) : kQueryBytes + total_bytes));
   constexpr int kPart = kTile * S::kLd;  // elements of K's or V's part of a buffer
 
-  copy_rows<T, kD>(q_tile, kRows, p, [&](int i) {
-    const int row = first_row + i;
-    return row < rows
-               ? static_cast<const T*>(p.q) + matrix_row(row) * p.ldq + head_of(row) * p.head_dim
-               : nullptr;
-  });
+  using QueryCopy = Copy<T, kD, kWarps * 32>;
+  const T* const q = static_cast<const T*>(p.q);
+  if constexpr (kSplit) {
+    QueryCopy::picked(q_tile, kRows, p, [&](int i) {
+      const int row = first_row + i;
+      return row < rows ? q + matrix_row(row) * p.ldq + head_of(row) * p.head_dim : nullptr;
+    });
+  } else {
+    QueryCopy::template rows<kRows>(q_tile, q + matrix_row(first_row) * p.ldq + head * p.head_dim,
+                                    p.ldq, rows - first_row, p);
+  }
   cp_async_commit();
-  keys.template copy_k<kD>(tiles, begin, p);
-  keys.template copy_v<kD>(tiles + kPart, begin, p);
+  keys.template copy_k<kD, kWarps * 32>(tiles, begin, p);
+  keys.template copy_v<kD, kWarps * 32>(tiles + kPart, begin, p);
   cp_async_commit();
   cp_async_wait<1>();
   __syncthreads();
@@ -619,8 +681,8 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
     __syncthreads();
     if (p.stages == 2 && tile + 1 < end) {
       T* const next = tiles + (buffer ^ 1) * 2 * kPart;
-      keys.template copy_k<kD>(next, tile + 1, p);
-      keys.template copy_v<kD>(next + kPart, tile + 1, p);
+      keys.template copy_k<kD, kWarps * 32>(next, tile + 1, p);
+      keys.template copy_v<kD, kWarps * 32>(next + kPart, tile + 1, p);
       cp_async_commit();
     }
     if (kChunked && tile > 0 && tile % (kChunkKeys / kTile) == 0) join(tile == kChunkKeys / kTile);
@@ -672,12 +734,12 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
         }
       }
     }
-    state.soften(s, scale);
+    state.soften(s, scale, kSplit && rows - first_row <= 8);
     state.add(s, k_tile + kPart);
     if (p.stages == 1 && tile + 1 < end) {
       __syncthreads();
-      keys.template copy_k<kD>(tiles, tile + 1, p);
-      keys.template copy_v<kD>(tiles + kPart, tile + 1, p);
+      keys.template copy_k<kD, kWarps * 32>(tiles, tile + 1, p);
+      keys.template copy_v<kD, kWarps * 32>(tiles + kPart, tile + 1, p);
       cp_async_commit();
     }
   }

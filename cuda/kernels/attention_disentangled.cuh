@@ -80,6 +80,7 @@ template <class T, int kD, int kWarps>
 TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
   using S = Shape<T, kD>;
   using D = DisentangledShape<T, kD, kWarps>;
+  using BlockCopy = Copy<T, kD, kWarps * 32>;
   constexpr int kTile = S::kTile, kRows = D::kRows;
   TRINE_DYNAMIC_SHARED(unsigned char, shared);
   const int lane = lane_of(), warp = static_cast<int>(threadIdx.x) / 32;
@@ -87,8 +88,8 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
   int block = static_cast<int>(blockIdx.x);
   const int head = block % p.heads;
   block /= p.heads;
-  const Sequence seq(p, block % p.sequences);
-  const int first_row = block / p.sequences * kRows;
+  const int first_row = block % p.tiles * kRows;
+  const Sequence seq(p, block / p.tiles);
   const int kv_head = head / (p.heads / p.kv_heads);
   if (p.queries != Queries::kAll && seq.length == 0) {
     if (first_row > 0) return;
@@ -121,23 +122,20 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
   };
   const auto copy_table = [&](const void* from, int64_t ld, int first, int count) {
     const T* const rows = static_cast<const T*>(from) + first * ld + head * p.head_dim;
-    copy_rows<T, kD>(table, count, p, [&](int i) { return rows + i * ld; });
+    BlockCopy::some_rows(table, rows, ld, count, p);
   };
   const auto copy_keys_and_table = [&](int tile) {
     int first, count;
     rows_at(tile, first_token, kRows, first, count);
-    keys.template copy_k<kD>(k_tile, tile, p);
+    keys.template copy_k<kD, kWarps * 32>(k_tile, tile, p);
     if (by_key) copy_table(p.position_queries, p.ld_queries, first, count);
   };
 
-  copy_rows<T, kD>(q_tile, kRows, p, [&](int i) {
-    const int row = first_row + i;
-    return row < seq.asked
-               ? static_cast<const T*>(p.q) + seq.matrix_row(p, row) * p.ldq + head * p.head_dim
-               : nullptr;
-  });
+  BlockCopy::template rows<kRows>(
+      q_tile, static_cast<const T*>(p.q) + seq.matrix_row(p, first_row) * p.ldq + head * p.head_dim,
+      p.ldq, seq.asked - first_row, p);
   copy_keys_and_table(0);
-  keys.template copy_v<kD>(v_tile, 0, p);
+  keys.template copy_v<kD, kWarps * 32>(v_tile, 0, p);
   cp_async_commit();
   cp_async_wait<0>();
   __syncthreads();
@@ -218,7 +216,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
     state.soften(s, 1.0f);
     state.add(s, v_tile);
     __syncthreads();
-    if (tile + 1 < tiles) keys.template copy_v<kD>(v_tile, tile + 1, p);
+    if (tile + 1 < tiles) keys.template copy_v<kD, kWarps * 32>(v_tile, tile + 1, p);
     cp_async_commit();
   }
   cp_async_wait<0>();
@@ -241,7 +239,8 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
 template <class T, int kD, int kWarps>
 cudaError_t launch_disentangled(Params p, int rows, cudaStream_t stream) {
   using D = DisentangledShape<T, kD, kWarps>;
-  const int64_t blocks = int64_t{p.heads} * p.sequences * ((rows + D::kRows - 1) / D::kRows);
+  p.tiles = (rows + D::kRows - 1) / D::kRows;
+  const int64_t blocks = int64_t{p.heads} * p.sequences * p.tiles;
   return launch(
       disentangled_rows<T, kD, kWarps>, static_cast<unsigned>(blocks), 32 * kWarps,
       [](int) { return D::kSharedBytes; }, p, stream);
