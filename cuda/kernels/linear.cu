@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/linear.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "kernels/linear_hopper.h"
 #include "kernels/linear_mma.cuh"
 #include "kernels/linear_pack.cuh"
@@ -13,7 +16,7 @@ namespace {
 // deep as there is room: a stage must last for the latency of memory over their number.
 using Tile16x8 = MmaTile<16, 8, 16, 8, 8, 16>;
 using Tile16x32 = MmaTile<16, 32, 16, 32, 4, 8>;
-using Tile32x32 = MmaTile<32, 32, 32, 32, 6, 6>;
+using Tile32x32 = MmaTile<32, 32, 32, 32, 4, 6>;
 using Tile64x64 = MmaTile<64, 64, 32, 32, 5, 2>;
 using Tile128x128 = MmaTile<128, 128, 64, 32, 5, 1>;
 // For the 99 KB of sm_86, sm_89 and sm_120.
@@ -43,10 +46,11 @@ LinearParams params(const LinearArgs& args) {
   p.residual = args.residual.data, p.ldr = args.residual.ld;
   p.y = args.y.data, p.ldy = args.y.ld;
   p.m = static_cast<int>(args.m), p.n = static_cast<int>(args.n), p.k = static_cast<int>(args.k);
-  const int64_t stages = ceil_div(
-      args.k, args.w_dtype == DType::kBF16 ? Operand<bf16>::kPerStage : Operand<float>::kPerStage);
-  p.chunks = static_cast<int>(ceil_div(stages, kChunkStages));
-  p.chunk = static_cast<int>(ceil_div(stages, p.chunks));
+  const bool bf16_w = args.w_dtype == DType::kBF16;
+  const int64_t stages =
+      ceil_div(args.k, bf16_w ? Operand<bf16>::kPerStage : Operand<float>::kPerStage);
+  const int64_t most = bf16_w ? Operand<bf16>::kChunkStages : Operand<float>::kChunkStages;
+  p.chunk = static_cast<int>(ceil_div(stages, ceil_div(stages, most)));
   p.chunks = static_cast<int>(ceil_div(stages, p.chunk));
   p.activation = args.activation;
   p.x_is_bf16 = args.x.dtype == DType::kBF16;
@@ -101,14 +105,16 @@ bool fits(const LinearArgs& args) {
          groups_for<Tile>(params(args).chunks, args.m, linear_chip().shared_bytes) > 0;
 }
 
-// wgmma is sm_90's alone, and TMA isn't emulated. The epilogue moves four columns at once.
+// wgmma is sm_90's alone, and TMA isn't emulated. The epilogue moves four columns at once, of y and
+// of a residual of its type.
 bool runs_on_hopper(const LinearArgs& args) {
 #ifdef TRINE_SIMT
   static_cast<void>(args);
   return false;
 #else
   return linear_chip().arch == 90 && args.w_dtype == DType::kBF16 && moves16(args) &&
-         args.n % 4 == 0 && params(args).vectors && linear_hopper_can_encode();
+         args.n % 4 == 0 && params(args).vectors && linear_hopper_can_encode() &&
+         (args.residual.data == nullptr || args.residual.dtype == args.y.dtype);
 #endif
 }
 
@@ -159,24 +165,70 @@ bool linear_runs(LinearTile tile, const LinearArgs& args) {
   return false;
 }
 
+namespace {
+
+// Microseconds, about, on an H100: for each tile that a multiprocessor takes one after the other
+// its end and its stages of K, which may wait for L2 instead.
+struct TileCost {
+  LinearTile tile;
+  int64_t rows, cols, multiprocessors;
+  double launch, end, stage;
+  double kilobytes;  // of a stage, as far as a multiprocessor gets them from L2
+};
+constexpr TileCost kHopperCosts[] = {
+    {LinearTile::k32x32, 32, 32, 1, 4.2, 0.0, 0.10, 8.0},
+    {LinearTile::kHopper128x64, 128, 64, 1, 2.4, 0.7, 0.18, 24.0},
+    {LinearTile::kHopper128x128, 128, 128, 1, 2.4, 1.0, 0.30, 32.0},
+    {LinearTile::kHopper128x192, 256, 192, 2, 2.4, 3.2, 0.44, 28.0}};
+constexpr double kL2KilobytesPerMicrosecond = 9e3;
+
+double cost_on_hopper(const TileCost& c, const LinearArgs& args, int64_t multiprocessors) {
+  const double stages = static_cast<double>(ceil_div(args.k, Operand<bf16>::kPerStage));
+  const int64_t tiles = ceil_div(args.m, c.rows) * ceil_div(args.n, c.cols);
+  const int64_t at_once = multiprocessors / c.multiprocessors;
+  const double busy = static_cast<double>(std::min(tiles, at_once) * c.multiprocessors);
+  const double stage = std::max(c.stage, c.kilobytes * busy / kL2KilobytesPerMicrosecond);
+  return c.launch + static_cast<double>(ceil_div(tiles, at_once)) * (c.end + stages * stage);
+}
+
+LinearTile cheapest_on_hopper(const LinearArgs& args, int64_t multiprocessors) {
+  LinearTile best = LinearTile::kHopper128x192;
+  double least = std::numeric_limits<double>::infinity();
+  for (const TileCost& c : kHopperCosts) {
+    const double cost = cost_on_hopper(c, args, multiprocessors);
+    if (cost < least && linear_runs(c.tile, args)) best = c.tile, least = cost;
+  }
+  return best;
+}
+
+// A few rows: wide tiles where there are many weights to read, narrow ones where only they give
+// all multiprocessors something to do.
+LinearTile decode_tile(const LinearArgs& args) {
+  const bool many = args.n * args.k >= 8 << 20;
+  const bool short_float = args.w_dtype == DType::kF32 && args.k <= 1024 && args.n >= 2048;
+  return many || short_float || !linear_runs(LinearTile::k16x8, args) ? LinearTile::k16x32
+                                                                      : LinearTile::k16x8;
+}
+
+}  // namespace
+
 LinearTile linear_tile(const LinearArgs& args) {
-  const int64_t chip = linear_chip().multiprocessors;
-  const auto blocks = [&](int64_t rows, int64_t cols) {
-    return ceil_div(args.m, rows) * ceil_div(args.n, cols);
+  const LinearChip chip = linear_chip();
+  if (args.m <= 16) return decode_tile(args);
+  if (linear_runs(LinearTile::kHopper128x192, args)) {
+    return cheapest_on_hopper(args, chip.multiprocessors);
+  }
+  const auto fills = [&](LinearTile tile, int64_t side) {
+    return ceil_div(args.m, side) * ceil_div(args.n, side) >= chip.multiprocessors &&
+           linear_runs(tile, args);
   };
-  if (args.m <= 16) {
-    return blocks(16, 32) >= 2 * chip || !linear_runs(LinearTile::k16x8, args) ? LinearTile::k16x32
-                                                                               : LinearTile::k16x8;
-  }
-  if (blocks(128, 128) >= chip && linear_runs(LinearTile::k128x128, args)) {
-    return LinearTile::k128x128;
-  }
-  if (blocks(64, 64) >= chip && linear_runs(LinearTile::k64x64, args)) return LinearTile::k64x64;
-  return LinearTile::k32x32;
+  if (fills(LinearTile::k128x128, 128)) return LinearTile::k128x128;
+  return fills(LinearTile::k64x64, 64) ? LinearTile::k64x64 : LinearTile::k32x32;
 }
 
 cudaError_t linear(LinearTile tile, const LinearArgs& args, cudaStream_t stream) {
   if (args.m == 0 || args.n == 0) return cudaSuccess;
+  if (!linear_runs(tile, args)) return cudaErrorInvalidValue;
   switch (tile) {
     case LinearTile::k16x8:
       return launch<Tile16x8>(args, stream);

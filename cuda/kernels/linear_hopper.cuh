@@ -22,6 +22,10 @@
 #include "kernels/linear_epilogue.cuh"
 #include "kernels/linear_mma.cuh"
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900 && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#error "wgmma needs -gencode arch=compute_90a,code=sm_90a"
+#endif
+
 namespace trine::cuda::hopper {
 
 inline constexpr int kRows = 128;
@@ -232,10 +236,28 @@ TRINE_DEV void produce(const Schedule<Tile>& schedule, unsigned char* ring, uint
   }
 }
 
-// A warpgroup's sums of one tile, from `x_offset` bytes into its stages.
+// Bias for each of a thread's columns, two of every 8: what sums start from.
+template <int sums>
+TRINE_DEV void start_from_bias(float (&sum)[sums], const LinearParams& p, int col0, int lane) {
+#pragma unroll
+  for (int j = 0; j < sums / 4; ++j) {
+    const int col = col0 + j * 8 + lane % 4 * 2;
+    float2 bias = make_float2(0.0f, 0.0f);
+    if (p.bias != nullptr && col < p.n) bias = *reinterpret_cast<const float2*>(p.bias + col);
+    sum[j * 4] = sum[j * 4 + 2] = bias.x, sum[j * 4 + 1] = sum[j * 4 + 3] = bias.y;
+  }
+}
+
+// The second warpgroup starts its first tile when the first is a few stages ahead, and stays that
+// far behind: while one finishes a tile, the other has products for the tensor cores.
+TRINE_DEV void lead_wait() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+TRINE_DEV void lead_arrive() { asm volatile("bar.arrive 1, 256;" ::: "memory"); }
+
+// Adds a warpgroup's products of one tile to `sum`, from `x_offset` bytes into its stages. Arrives
+// at the other's barrier when stage `lead` was issued.
 template <class Tile>
 TRINE_DEV void consume(const LinearParams& p, int stages, const unsigned char* ring, uint64_t* full,
-                       uint64_t* empty, int x_offset, Turn<Tile>& turn,
+                       uint64_t* empty, int x_offset, int lead, Turn<Tile>& turn,
                        float (&sum)[Tile::kCols / 2]) {
   float c[Tile::kCols / 2];
   const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -246,8 +268,6 @@ TRINE_DEV void consume(const LinearParams& p, int stages, const unsigned char* r
       if (lane < Tile::kCluster) barrier_arrive(empty + slot, lane);
     }
   };
-#pragma unroll
-  for (float& s : sum) s = 0.0f;
   for (int first = 0; first < stages; first += p.chunk) {
     const int last = first + p.chunk < stages ? first + p.chunk : stages;
     int before = 0;
@@ -261,6 +281,7 @@ TRINE_DEV void consume(const LinearParams& p, int stages, const unsigned char* r
         wgmma_k16(c, a + step * 2, b + step * 2, s > first || step > 0);
       }
       wgmma_commit();
+      if (s == lead) lead_arrive();
       if (s > first) {
         wgmma_wait<1>();
         release(before);
@@ -276,29 +297,86 @@ TRINE_DEV void consume(const LinearParams& p, int stages, const unsigned char* r
   }
 }
 
-// Each thread holds two columns of every 8; with its neighbour it trades for four columns of every
-// 16, so that stores are of 8 or 16 bytes and a row's fill sectors.
-template <Activation activation, bool kAny, int sums>
-TRINE_DEV void finish(const LinearParams& p, const float (&sum)[sums], int row0, int col0,
-                      int lane) {
+// Two sums of a row in each of two neighbouring groups of 8 columns become four sums of one: lanes
+// trade with their neighbours, the even ones keep the first group. So stores are of 8 or 16 bytes,
+// and what a row of lanes writes fills sectors.
+TRINE_DEV void trade(float& low, float& high, bool odd) {
+  const float other = __shfl_xor_sync(0xffffffffu, odd ? low : high, 1);
+  low = odd ? other : low;
+  high = odd ? high : other;
+}
+
+TRINE_DEV void load_raw(float (&v)[4], const bf16* p) {
+  const uint2 r = *reinterpret_cast<const uint2*>(p);
+  v[0] = low_bf16(r.x), v[1] = high_bf16(r.x), v[2] = low_bf16(r.y), v[3] = high_bf16(r.y);
+}
+TRINE_DEV void load_raw(float (&v)[4], const float* p) {
+  const float4 r = *reinterpret_cast<const float4*>(p);
+  v[0] = r.x, v[1] = r.y, v[2] = r.z, v[3] = r.w;
+}
+TRINE_DEV void store_raw(const float (&v)[4], bf16* p) {
+  *reinterpret_cast<uint2*>(p) = make_uint2(pack2_bf16(v[0], v[1]), pack2_bf16(v[2], v[3]));
+}
+TRINE_DEV void store_raw(const float (&v)[4], float* p) {
+  *reinterpret_cast<float4*>(p) = make_float4(v[0], v[1], v[2], v[3]);
+}
+
+// No branches but predicates of loads and stores, so that all of them can be under way at once.
+template <class Y, bool kResidual, int sums>
+TRINE_DEV void store_tile(const LinearParams& p, const float (&sum)[sums], int row0, int col0,
+                          int lane) {
   const bool odd = lane & 1;
   const int row = row0 + lane / 4, col = col0 + (lane & 1) * 8 + (lane & 2) * 2;
+  Y* y = static_cast<Y*>(p.y) + row * p.ldy + col;
+  const Y* residual = static_cast<const Y*>(p.residual) + row * p.ldr + col;
 #pragma unroll
   for (int j = 0; j < sums / 4; j += 2) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float a0 = sum[j * 4 + half * 2], a1 = sum[j * 4 + half * 2 + 1];
-      const float b0 = sum[j * 4 + 4 + half * 2], b1 = sum[j * 4 + 5 + half * 2];
-      const float other0 = __shfl_xor_sync(0xffffffffu, odd ? a0 : b0, 1);
-      const float other1 = __shfl_xor_sync(0xffffffffu, odd ? a1 : b1, 1);
-      float v[4] = {odd ? other0 : a0, odd ? other1 : a1, odd ? b0 : other0, odd ? b1 : other1};
-      const int r = row + half * 8, c = col + j * 8;
-      if (r < p.m && c < p.n) finish4_vector<activation, kAny>(p, r, c, v);
+      const bool inside = row + half * 8 < p.m && col + j * 8 < p.n;
+      const int i = j * 4 + half * 2;
+      float r[4] = {}, v[4] = {sum[i], sum[i + 1], sum[i + 4], sum[i + 5]};
+      if (kResidual && inside) load_raw(r, residual + half * 8 * p.ldr + j * 8);
+      trade(v[0], v[2], odd);
+      trade(v[1], v[3], odd);
+      if (kResidual) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) v[e] += r[e];
+      }
+      if (inside) store_raw(v, y + half * 8 * p.ldy + j * 8);
     }
   }
 }
 
 // kAny: the activation is p's.
+template <Activation activation, bool kAny, int sums>
+TRINE_DEV void finish(const LinearParams& p, float (&sum)[sums], int row0, int col0, int lane) {
+#pragma unroll
+  for (int i = 0; i < sums; i += 4) {
+    float v[4] = {sum[i], sum[i + 1], sum[i + 2], sum[i + 3]};
+    activate<true>(v, kAny ? p.activation : activation);
+    sum[i] = v[0], sum[i + 1] = v[1], sum[i + 2] = v[2], sum[i + 3] = v[3];
+  }
+  const bool residual = p.residual != nullptr;
+  if (p.y_is_bf16) {
+    residual ? store_tile<bf16, true>(p, sum, row0, col0, lane)
+             : store_tile<bf16, false>(p, sum, row0, col0, lane);
+  } else {
+    residual ? store_tile<float, true>(p, sum, row0, col0, lane)
+             : store_tile<float, false>(p, sum, row0, col0, lane);
+  }
+}
+
+// All threads of the cluster.
+template <class Tile>
+TRINE_DEV void sync_all() {
+  if constexpr (Tile::kCluster == 1) {
+    __syncthreads();
+  } else {
+    cluster_sync();
+  }
+}
+
 template <class Tile, Activation activation, bool kAny>
 __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
     linear_hopper(const LinearParams p, const __grid_constant__ CUtensorMap x_map,
@@ -311,13 +389,15 @@ __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThread
   const Schedule<Tile> schedule(p);
 
   if (threadIdx.x == 0) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&x_map) : "memory");
+    asm volatile("prefetch.tensormap [%0];" ::"l"(&w_map) : "memory");
     for (int s = 0; s < Tile::kStages; ++s) {
       barrier_init(full + s, 1);
       barrier_init(empty + s, 8 * Tile::kCluster);  // a lane of each consuming warp
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
-  cluster_sync();
+  sync_all<Tile>();
 
   if (warpgroup == 0) {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
@@ -325,15 +405,22 @@ __global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThread
   } else {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
     const int thread = static_cast<int>(threadIdx.x) % kWarpgroup, row = (warpgroup - 1) * 64;
+    const bool several = schedule.has(schedule.first + schedule.step);
+    const int ahead = schedule.stages < Tile::kStages - 1 ? schedule.stages : Tile::kStages - 1;
+    int lead = several && warpgroup == 1 ? ahead - 1 : -1;
+    if (several && warpgroup == 2) lead_wait();
     Turn<Tile> turn;
-    for (int t = schedule.first; schedule.has(t); t += schedule.step) {
-      float sum[Tile::kCols / 2];
-      consume(p, schedule.stages, ring, full, empty, row * kStageBytes, turn, sum);
+    for (int t = schedule.first; schedule.has(t); t += schedule.step, lead = -1) {
       const TilePlace at = schedule.place(t);
+      float sum[Tile::kCols / 2];
+      start_from_bias(sum, p, at.col, thread % 32);
+      consume(p, schedule.stages, ring, full, empty, row * kStageBytes, lead, turn, sum);
       finish<activation, kAny>(p, sum, at.row + row + thread / 32 * 16, at.col, thread % 32);
     }
   }
-  cluster_sync();  // no block leaves while the other may write to it
+  sync_all<Tile>();  // no block leaves while the other may write to it
+#else
+  __trap();  // linear_runs() says no on other chips
 #endif
 }
 

@@ -5,9 +5,9 @@
 //
 // The order of a sum: K is cut into chunks of at most 512 bf16 or 256 float, of equal size but for
 // the last, a function of K alone. Within a chunk mma accumulates from zero in ascending k, 16 or 8
-// at a time; the chunks' sums are added in ascending order in float32. So chunks can run in
-// different warps, which is what makes few rows fast (a chain of mma waits for 30 cycles at each
-// link, and one warp cannot keep enough loads in flight), and any tile gives the same bits.
+// at a time; the chunks' sums are added to the bias in ascending order in float32. So chunks can
+// run in different warps, which is what makes few rows fast (a chain of mma waits for 30 cycles at
+// each link, and one warp cannot keep enough loads in flight), and any tile gives the same bits.
 // Tensor cores cut sums off instead of rounding them: short chains also keep that bias small.
 //
 // float is 3xTF32: x = high + low with 11 bits each, x w = high high + high low + low high. What is
@@ -26,7 +26,6 @@
 namespace trine::cuda {
 
 inline constexpr int kStageBytes = 128;  // of a row
-inline constexpr int kChunkStages = 8;   // at most, in a chunk
 
 // Rows and columns of a block's tile, of a warp's, and the depth of the ring. Tiles that one group
 // of warps works at keep their sums in registers; the others add through shared memory.
@@ -62,6 +61,7 @@ struct Operand;
 template <>
 struct Operand<bf16> {
   static constexpr int kPerStage = 64;
+  static constexpr int kChunkStages = 8;  // at most
 
   // c[i][j] += a[i] b[j] for 32 bytes of k.
   template <int rows, int cols>
@@ -79,6 +79,7 @@ struct Operand<bf16> {
 template <>
 struct Operand<float> {
   static constexpr int kPerStage = 32;
+  static constexpr int kChunkStages = 8;
 
   TRINE_DEV static void split(uint32_t& bits, uint32_t& low) {
     const float value = __uint_as_float(bits);
@@ -224,11 +225,11 @@ struct TileLoader {
 template <class T, class Tile>
 struct WarpTile {
   static constexpr int kI = Tile::kWarpRows / 16, kJ = Tile::kWarpCols / 8;
-  int a_offset[kI], a_swizzle[kI], b_offset, b_swizzle, a_unit, b_unit;
+  int a_offset[kI], a_swizzle[kI], b_offset, b_swizzle, a_unit, b_unit, row0, col0;
 
   TRINE_DEV WarpTile(int warp, int lane, int x_rows, int rows) {
     constexpr int kDown = Tile::kRows / Tile::kWarpRows;
-    const int row0 = warp % kDown * Tile::kWarpRows, col0 = warp / kDown * Tile::kWarpCols;
+    row0 = warp % kDown * Tile::kWarpRows, col0 = warp / kDown * Tile::kWarpCols;
 #pragma unroll
     for (int i = 0; i < kI; ++i) {
       int row = row0 + i * 16 + (lane & 15);
@@ -269,10 +270,8 @@ struct WarpTile {
   }
 
   // Sums to [rows][kLdSums] in shared memory.
-  TRINE_DEV static void put(const float (&c)[kI][kJ][4], float* sums, int warp, int lane) {
-    constexpr int kDown = Tile::kRows / Tile::kWarpRows;
-    const int row = warp % kDown * Tile::kWarpRows + lane / 4;
-    const int col = warp / kDown * Tile::kWarpCols + lane % 4 * 2;
+  TRINE_DEV void put(const float (&c)[kI][kJ][4], float* sums, int lane) const {
+    const int row = row0 + lane / 4, col = col0 + lane % 4 * 2;
 #pragma unroll
     for (int i = 0; i < kI; ++i) {
 #pragma unroll
@@ -297,6 +296,21 @@ TRINE_DEV void clear(float (&c)[rows][cols][4]) {
   }
 }
 
+// Sums of unsplit tiles start from the bias, which split ones meet in Finisher.
+template <int rows, int cols>
+TRINE_DEV void start_from_bias(float (&sum)[rows][cols][4], const LinearParams& p, int col0) {
+#pragma unroll
+  for (int j = 0; j < cols; ++j) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int col = col0 + j * 8 + r;
+      const float bias = p.bias != nullptr && col < p.n ? p.bias[col] : 0.0f;
+#pragma unroll
+      for (int i = 0; i < rows; ++i) sum[i][j][r] = sum[i][j][r + 2] = bias;
+    }
+  }
+}
+
 template <int rows, int cols>
 TRINE_DEV void add(float (&sum)[rows][cols][4], const float (&c)[rows][cols][4]) {
 #pragma unroll
@@ -309,31 +323,59 @@ TRINE_DEV void add(float (&sum)[rows][cols][4], const float (&c)[rows][cols][4])
   }
 }
 
-// Adds `parts` chunks' sums to what was added so far, in order, four columns a thread; the last
-// round also finishes y.
-template <class Tile>
-TRINE_DEV void fold(const LinearParams& p, const float* sums, float* total, int parts, bool first,
-                    bool last, int row0, int col0, int rows) {
-  constexpr int kQuads = Tile::kCols / 4;
-  for (int e = static_cast<int>(threadIdx.x); e < rows * kQuads;
-       e += static_cast<int>(blockDim.x)) {
-    const int row = e / kQuads, col = e % kQuads * 4, at = row * Tile::kLdSums + col;
-    float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (!first) {
-      const float4 t = *reinterpret_cast<const float4*>(total + at);
-      v[0] = t.x, v[1] = t.y, v[2] = t.z, v[3] = t.w;
-    }
-    for (int part = 0; part < parts; ++part) {
-      const float4 t = *reinterpret_cast<const float4*>(sums + part * (Tile::kSumsBytes / 4) + at);
-      v[0] += t.x, v[1] += t.y, v[2] += t.z, v[3] += t.w;
-    }
-    if (last) {
-      if (col0 + col < p.n) finish4(p, row0 + row, col0 + col, v);
-    } else {
-      *reinterpret_cast<float4*>(total + at) = make_float4(v[0], v[1], v[2], v[3]);
+// What a thread does with the sums of a block's tile: four columns, the same ones in each row that
+// it has. Bias and the first residual are fetched before the sums are there.
+template <class Tile, bool kFast>
+struct Finisher {
+  static constexpr int kQuads = Tile::kCols / 4;
+  const LinearParams& p;
+  int row0, rows, row, col, quad;
+  float bias[4], residual[4];
+
+  TRINE_DEV Finisher(const LinearParams& params, int first_row, int first_col, int row_count)
+      : p(params), row0(first_row), rows(row_count) {
+    static_assert(Tile::kThreads % kQuads == 0);
+    row = static_cast<int>(threadIdx.x) / kQuads, quad = static_cast<int>(threadIdx.x) % kQuads;
+    col = first_col + quad * 4;
+    for (int i = 0; i < 4; ++i) bias[i] = residual[i] = 0.0f;
+    if (col >= p.n || row >= rows) return;
+    if constexpr (Tile::kSplit) load_bias4(bias, p, col);
+    load_residual4(residual, p, row0 + row, col);
+  }
+
+  // Adds `parts` chunks' sums to what was added so far, in order; the last round also makes y.
+  TRINE_DEV void fold(const float* sums, float* total, int parts, bool first, bool last) const {
+    const int step = static_cast<int>(blockDim.x) / kQuads;
+    for (int r = row; r < rows; r += step) {
+      const int at = r * Tile::kLdSums + quad * 4;
+      float v[4] = {bias[0], bias[1], bias[2], bias[3]};
+      if (!first) {
+        const float4 t = *reinterpret_cast<const float4*>(total + at);
+        v[0] = t.x, v[1] = t.y, v[2] = t.z, v[3] = t.w;
+      }
+      for (int part = 0; part < parts; ++part) {
+        const float4 t =
+            *reinterpret_cast<const float4*>(sums + part * (Tile::kSumsBytes / 4) + at);
+        v[0] += t.x, v[1] += t.y, v[2] += t.z, v[3] += t.w;
+      }
+      if (!last) {
+        *reinterpret_cast<float4*>(total + at) = make_float4(v[0], v[1], v[2], v[3]);
+      } else if (col < p.n) {
+        finish(v, r);
+      }
     }
   }
-}
+
+  TRINE_DEV void finish(float (&v)[4], int r) const {
+    if (r == row) {
+      finish4<kFast>(p, row0 + r, col, v, residual);
+    } else {
+      float own[4] = {};
+      load_residual4(own, p, row0 + r, col);
+      finish4<kFast>(p, row0 + r, col, v, own);
+    }
+  }
+};
 
 template <class T, class Tile, bool kAsync>
 TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
@@ -372,7 +414,10 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
 
   float c[WarpTile<T, Tile>::kI][WarpTile<T, Tile>::kJ][4];
   float sum[Tile::kSplit ? 1 : WarpTile<T, Tile>::kI][Tile::kSplit ? 1 : WarpTile<T, Tile>::kJ][4];
-  clear(sum);
+  if constexpr (!Tile::kSplit) {
+    start_from_bias(sum, p, col0 + tile.col0 + lane % 4 * 2);
+  }
+  const Finisher<Tile, sizeof(T) == 2> finisher(p, row0, col0, loader.rows);
   int slot = 0;
   for (int round = 0; round < rounds; ++round) {
     const int chunk = round * groups + group;
@@ -390,10 +435,10 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
     }
     if constexpr (Tile::kSplit) {
       const int left = p.chunks - round * groups, parts = left < groups ? left : groups;
-      if (group < parts) tile.put(c, sums + group * (Tile::kSumsBytes / 4), warp, lane);
+      if (group < parts) tile.put(c, sums + group * (Tile::kSumsBytes / 4), lane);
       __syncthreads();
-      fold<Tile>(p, sums, sums + groups * (Tile::kSumsBytes / 4), parts, round == 0,
-                 round + 1 == rounds, row0, col0, loader.rows);
+      finisher.fold(sums, sums + groups * (Tile::kSumsBytes / 4), parts, round == 0,
+                    round + 1 == rounds);
       if (round + 1 < rounds) __syncthreads();
     } else {
       add(sum, c);
@@ -402,9 +447,9 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
   if constexpr (!Tile::kSplit) {
     cp_async_wait<0>();
     __syncthreads();  // the sums take the ring's place
-    tile.put(sum, sums, warp, lane);
+    tile.put(sum, sums, lane);
     __syncthreads();
-    fold<Tile>(p, sums, nullptr, 1, true, true, row0, col0, loader.rows);
+    finisher.fold(sums, nullptr, 1, true, true);
   }
 }
 
