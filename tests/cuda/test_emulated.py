@@ -37,6 +37,7 @@ SCHEDULE = os.environ.get("SIMT_SCHEDULE", "greedy:1")
 def kernels_of(op: str) -> list[str]:
     """The sources of an op, but for those that use wgmma and TMA, which isn't emulated."""
     found = sorted((build.ROOT / "cuda/kernels").glob(f"{op}*.cu"))
+    found += (build.ROOT / "tests/cuda").glob(f"probe_{op}.cu")
     return [str(p.relative_to(build.ROOT)) for p in found if "hopper" not in p.name]
 
 

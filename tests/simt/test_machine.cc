@@ -67,36 +67,6 @@ TEST(shuffles_and_barriers_give_a_scan) {
   });
 }
 
-void shuffles(int* out) {
-  const int t = int(threadIdx.x);
-  out[t] = __shfl_xor_sync(0xffffffffu, t, 5);
-  out[32 + t] = __shfl_down_sync(0xffffffffu, t, 3, 8);
-  out[64 + t] = __shfl_sync(0xffffffffu, t, 9, 8);
-  out[96 + t] = int(__ballot_sync(0xffffffffu, t % 3 == 0));
-  out[128 + t] = __any_sync(0xffffffffu, t == 7) + 2 * __all_sync(0xffffffffu, t < 31);
-  const double wide = __shfl_sync(0xffffffffu, t + 0.5, 30);
-  out[160 + t] = int(wide * 2);
-  // The halves of a warp may go their own ways.
-  out[192 + t] = t < 16 ? __shfl_sync(0xffffu, t, 3) : __shfl_sync(0xffff0000u, t, 20);
-}
-
-TEST(warp_operations_as_documented) {
-  std::vector<int> out(7 * 32);
-  TRINE_LAUNCH(shuffles, 1, 32, 0, nullptr, out.data());
-  uint32_t thirds = 0;
-  for (int t = 0; t < 32; t += 3) thirds |= 1u << t;
-  for (int t = 0; t < 32; ++t) {
-    const size_t i = size_t(t);
-    CHECK_EQ(out[i], t ^ 5);
-    CHECK_EQ(out[32 + i], t % 8 + 3 < 8 ? t + 3 : t);
-    CHECK_EQ(out[64 + i], t / 8 * 8 + 1);
-    CHECK_EQ(uint32_t(out[96 + i]), thirds);
-    CHECK_EQ(out[128 + i], 1);
-    CHECK_EQ(out[160 + i], 61);
-    CHECK_EQ(out[192 + i], t < 16 ? 3 : 20);
-  }
-}
-
 void votes(int* out) {
   const int count = __syncthreads_count(threadIdx.x % 2 == 0);
   const int again = __syncthreads_count(threadIdx.x < 10);
