@@ -142,6 +142,7 @@ def load(
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
     place = devices.choose(device)
+    chosen = place.dtype(dtype)
     path = Path(os.fspath(source)).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return build_gguf(
@@ -149,7 +150,7 @@ def load(
             source=os.fspath(source),
             task=wanted,
             place=place,
-            dtype="float32" if (dtype, place.device) == ("auto", "cpu") else place.dtype(dtype),
+            dtype=chosen,
             threads=threads,
         )
     folder, weights = _resolve(
@@ -161,7 +162,7 @@ def load(
         source=os.fspath(source),
         task=wanted,
         place=place,
-        dtype=place.dtype(dtype),
+        dtype=chosen,
         threads=threads,
     )
 

@@ -13,7 +13,7 @@ from gguf_files import KEYS, TABLE, array, encoded, file_of, gguf, key, write
 
 import trine
 from trine import gguf as reader
-from trine import nn
+from trine import _core, nn
 from trine._core import WeightStore, read_gguf
 from trine.models import ARCHITECTURES, Architecture
 
@@ -312,6 +312,7 @@ def test_load(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(model.encode("by the river"), np.zeros(32))
     info = model.info()
     assert info["architecture"] == "LlamaForCausalLM"
+    assert info["dtype"] == _core.default_dtype()
     assert info["bytes_mapped"] == path.stat().st_size
     with pytest.raises(trine.ModelError, match="no model for the task 'fill'"):
         trine.load(str(path), task="fill")
