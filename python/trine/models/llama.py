@@ -152,12 +152,16 @@ def base(b: Body) -> None:
 
 
 def causal_lm(b: Body) -> None:
-    """Logits of every token, and of each sequence's last one alone, which generation asks for."""
+    """Logits of every token, and of each sequence's last one alone, which generation asks for.
+
+    The pooling stands last, and the compiler moves it to the front: the same bits in any dtype.
+    """
     head = b.root["lm_head"]
     table = output_table(b, head, b.w["embed_tokens"])
-    for name, x in (("logits", b.x), ("next_logits", nn.pool(b.x, "lasttoken"))):
-        logits = nn.linear(x, head, weight=table, bias=head.has("bias"))
-        b.g.output(name, scaled(logits, 1 / b.c.logits_scaling))
+    logits = nn.linear(b.x, head, weight=table, bias=head.has("bias"))
+    logits = scaled(logits, 1 / b.c.logits_scaling)
+    b.g.output("logits", logits)
+    b.g.output("next_logits", nn.pool(logits, "lasttoken"))
 
 
 def output_table(b: Body, head: Scope, words: Scope) -> Value:
