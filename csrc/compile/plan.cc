@@ -240,6 +240,10 @@ class Planner {
       if (node.op == Op::attention && node.input(3) != kNoNode) {
         limit_length((graph()[node.inputs[3]].shape.dims[1] + 1) / 2, "the relative position bias");
       }
+      if (node.op == Op::rotary && node.as<RotaryAttrs>().original_length > 0) {
+        int64_t& same = plan_->limits.same_rotary;
+        same = std::min<int64_t>(same, node.as<RotaryAttrs>().original_length);
+      }
       if (node.op != Op::embedding) continue;
       for (size_t i = 0; i < node.inputs.size(); i += 2) {
         const Node& ids = graph()[node.inputs[i]];

@@ -21,6 +21,9 @@ struct Limits {
   int64_t max_length = INT32_MAX;   // tokens of a sequence
   std::string max_length_reason;
   int64_t caches = 0;  // layers of a cache that a run fills
+  // Sequences of up to so many tokens turn their keys alike (exec/rotary.h); beyond, each length
+  // may do it in its own way.
+  int64_t same_rotary = INT32_MAX;
 };
 
 struct PlanOutput {

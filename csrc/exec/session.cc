@@ -46,8 +46,11 @@ int64_t Session::add(std::span<const int32_t> prompt, int64_t max_new_tokens, Sa
                     engine_->make_cache(length + max_new_tokens - 1)};
   if (prefix) {
     const Sequence& other = at(*prefix);
-    // The last token of the prompt is run in any case: its logits are wanted.
-    const int64_t most = std::min(other.cache->length(), length - 1);
+    // The last token of the prompt is run in any case: its logits are wanted. Keys that were turned
+    // by another length's frequencies are of no use.
+    const int64_t turned = std::max({length, other.prompt, other.cache->length()});
+    const int64_t most =
+        turned > plan_->limits.same_rotary ? 0 : std::min(other.cache->length(), length - 1);
     const auto same = std::mismatch(prompt.begin(), prompt.begin() + most, other.tokens.begin());
     sequence.cache->copy_prefix(*other.cache, same.first - prompt.begin());
   }

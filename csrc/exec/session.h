@@ -42,7 +42,8 @@ class Session {
   Session(std::shared_ptr<Engine>, SessionOptions);
 
   // A new sequence. What `prefix`, another sequence of this session, has computed of the same first
-  // tokens is copied. InputError when prompt and new tokens exceed the capacity, an id is out of
+  // tokens is copied, unless either is so long that its length changes the rotary frequencies.
+  // InputError when prompt and new tokens exceed the capacity, an id is out of
   // range or an option is.
   int64_t add(std::span<const int32_t> prompt, int64_t max_new_tokens, Sampling,
               std::optional<int64_t> prefix = {});

@@ -121,6 +121,33 @@ TEST(a_shared_prefix_is_copied) {
   CHECK(session.tokens(third) == generate_without_cache(*engine, a, 9));
 }
 
+// Dynamic frequencies: a longer sequence turns the keys of the same tokens in another way.
+TEST(a_prefix_of_another_rotary_is_not_copied) {
+  const TinyLlama tiny({.dynamic_from = 32});
+  const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(1));
+  const Tokens ids = tiny.ids(60, 1);
+  const auto begin = [&](int64_t length) { return Tokens(ids.begin(), ids.begin() + length); };
+  const auto alone = [&](int64_t length) {
+    Session session(engine, {"next_logits", 100, 512});
+    const int64_t only = session.add(begin(length), 6, {});
+    run_to_the_end(session);
+    return session.tokens(only);
+  };
+  Session session(engine, {"next_logits", 100, 512});
+  const int64_t brief = session.add(begin(20), 1, {}), grown = session.add(begin(30), 10, {});
+  const int64_t started = session.add(begin(40), 1, {});
+  run_to_the_end(session);
+  for (const int64_t length : {21, 30, 32, 33, 60}) {
+    for (const int64_t prefix : {brief, grown, started}) {
+      const int64_t before = session.info().tokens;
+      const int64_t id = session.add(begin(length), 6, {}, prefix);
+      CHECK_EQ(session.info().tokens - before, prefix == brief && length <= 32 ? 20 : 0);
+      run_to_the_end(session);
+      CHECK(session.tokens(id) == alone(length));
+    }
+  }
+}
+
 TEST(sessions_of_many_threads_share_runs) {
   const TinyLlama tiny;
   const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(2));

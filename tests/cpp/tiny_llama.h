@@ -15,6 +15,8 @@ namespace trine::test {
 
 struct TinyLlamaShape {
   int64_t vocab = 61, hidden = 40, heads = 4, kv_heads = 2, head_dim = 20, inner = 48, layers = 2;
+  bool cached = true;
+  int32_t dynamic_from = 0;  // not 0: rotary frequencies change beyond so many tokens
 };
 
 class TinyLlama {
@@ -57,10 +59,11 @@ class TinyLlama {
     for (int64_t c = 0; c < pairs; ++c)
       inv_freq.push_back(float(std::pow(1e4, -double(c) / double(pairs))));
     const NodeId ids = add(Op::input, {}, InputAttrs{"input_ids"});
-    const NodeId table = add(Op::rotary,
-                             {add(Op::positions, {ids}, PositionsAttrs{-1}),
-                              g.add_constant(inv_freq, {pairs}, "", "tiny")},
-                             RotaryAttrs{});
+    const NodeId table =
+        add(Op::rotary,
+            {add(Op::positions, {ids}, PositionsAttrs{-1}),
+             g.add_constant(inv_freq, {pairs}, "", "tiny")},
+            s_.dynamic_from == 0 ? RotaryAttrs{} : RotaryAttrs{1, s_.dynamic_from, 1e4f, 2});
     NodeId x = add(Op::embedding, {ids, weight("embed")});
     for (int64_t i = 0; i < s_.layers; ++i) {
       const std::string layer = cat("layer.", i, ".");
@@ -71,7 +74,7 @@ class TinyLlama {
       AttentionAttrs attrs;
       attrs.heads = int32_t(s_.heads), attrs.kv_heads = int32_t(s_.kv_heads);
       attrs.scale = 1 / std::sqrt(float(s_.head_dim)), attrs.causal = true;
-      attrs.cache = first_cache + int32_t(i);
+      attrs.cache = s_.cached ? first_cache + int32_t(i) : -1;
       const NodeId a = add(Op::attention, {q, k, dense(h, layer + "v")}, attrs);
       x = add(Op::add, {x, dense(a, layer + "o")});
       const NodeId m = norm(x, layer + "norm2");

@@ -100,15 +100,38 @@ def test_generated_alone_and_together(name: str, isa: str, monkeypatch: pytest.M
             assert model.generate(some, batch_size=2, **options) == alone
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", GENERATORS)
-def test_generation_agrees_with_forward(name: str) -> None:
+def test_generation_agrees_with_forward(name: str, dtype: str) -> None:
     """Each token is the likeliest one behind the text so far, run without a cache."""
-    inputs, _, generated = read(name)
-    assert generated is not None
-    with load(name) as model:
-        for ids, more in zip(prompts_of(inputs), generated.tolist(), strict=True):
-            logits = model.forward([ids + more])["logits"][0]
-            assert logits[len(ids) - 1 : -1].argmax(-1).tolist() == more
+    inputs, _, _ = read(name)
+    with trine.load(FOLDER / name, dtype=dtype, device="cpu") as model:
+        for ids in prompts_of(inputs):
+            found = model.generate(ids, max_new_tokens=12, logprobs=0)
+            logits = model.forward([ids + found.tokens])["logits"][0][len(ids) - 1 : -1]
+            assert logits.argmax(-1).tolist() == found.tokens
+            exact = logits.astype(np.float64)
+            exact = exact.max(-1) - np.log(np.exp(exact).sum(-1))
+            # A head in another dtype would be 2**-9 of a logit off.
+            got = [token["logprob"] for token in found.logprobs]
+            np.testing.assert_allclose(got, exact, rtol=0, atol=4e-6)
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_shared_beginnings_where_the_length_turns_keys(tmp_path: Path, kind: str) -> None:
+    """What is shared was computed at another length than that of the prompts, or of some."""
+    parameters: dict[str, Any] = {"rope_type": kind, "factor": 4.0, "rope_theta": 1e4}
+    parameters |= {"original_max_position_embeddings": 32}
+    parameters |= {"short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.5, 3.0, 6.0, 9.0]}
+    folder = edited(tmp_path, "generate", rope_parameters=parameters, max_position_embeddings=32)
+    rng = np.random.RandomState(5)
+    shared = rng.randint(4, 80, 21).tolist()
+    prompts = [shared + rng.randint(4, 80, n).tolist() for n in (0, 1, 11, 12, 40)]
+    options: dict[str, Any] = {"max_new_tokens": 14, "logprobs": 3}
+    with load("generate", folder) as model:
+        model.max_seq_length = 100
+        alone = [model.generate(ids, **options) for ids in prompts]
+        assert model.generate(prompts, **options) == alone
 
 
 def edited(folder: Path, name: str, **changes: Any) -> Path:
