@@ -226,6 +226,58 @@ TEST(attention_does_not_depend_on_threads) {
   }
 }
 
+// The first or the last token's row alone has the bits that it has among all rows.
+TEST(attention_of_one_query) {
+  const std::vector<Shape> shapes = {{{5, 0, 61, 1, 130, 16, 300}, 4, 2, 20, false, true, 1},
+                                     {{5, 0, 61, 1, 130, 16, 300}, 3, 3, 64, true, false, 0},
+                                     {{2, 33, 0, 1}, 6, 1, 5, false, true, 2},
+                                     {{700, 40}, 3, 1, 32, true, true, 0},
+                                     {{0, 0}, 2, 1, 16, false, true, 0}};
+  for (const Shape& shape : shapes) {
+    const Problem problem(shape, 31);
+    const auto sequences = int64_t(shape.lengths.size());
+    for (const Queries which : {Queries::kFirst, Queries::kLast}) {
+      Matrix<float> q(sequences, problem.q.cols(), problem.q.cols() + 1, 3);
+      const auto row_of = [&](int64_t b) {
+        return which == Queries::kFirst ? problem.offsets[size_t(b)]
+                                        : problem.offsets[size_t(b) + 1] - 1;
+      };
+      q.fill(0.5f);
+      for (int64_t b = 0; b < sequences; ++b) {
+        if (shape.lengths[size_t(b)] == 0) continue;
+        for (int64_t c = 0; c < q.cols(); ++c) q.at(b, c) = problem.q.at(row_of(b), c);
+      }
+      std::vector<const cpu::KernelTable*> tables = kernel_tables();
+      tables.push_back(nullptr);  // the reference
+      for (const cpu::KernelTable* table : tables) {
+        Matrix<float> all = problem.output();
+        if (table) run(*table, problem.args(all));
+        if (!table) ref::attention(problem.args(all));
+        for (const int threads : {1, 3}) {
+          Matrix<float> y(sequences, q.cols(), q.cols() + 2, 1);
+          AttentionArgs args = problem.args(y);
+          args.q = q.data(), args.ldq = q.ld(), args.queries = which;
+          if (table) {
+            cpu::ThreadPool pool(threads);
+            const size_t stride = table->attention_scratch_bytes(700, shape.head_dim, 0);
+            Scratch scratch(stride * size_t(threads));
+            cpu::attention(args, {table, &pool, scratch.data(), stride});
+            CHECK(scratch.intact());
+          } else {
+            ref::attention(args);
+          }
+          CHECK(y.intact());
+          for (int64_t b = 0; b < sequences; ++b) {
+            const bool empty = shape.lengths[size_t(b)] == 0;
+            for (int64_t c = 0; c < y.cols(); ++c)
+              CHECK_EQ(y.at(b, c), empty ? 0.0f : all.at(row_of(b), c));
+          }
+        }
+      }
+    }
+  }
+}
+
 // Nothing is read or written past the last element, not even what a mask would drop.
 TEST(attention_stops_at_the_last_element) {
   Random random(41);

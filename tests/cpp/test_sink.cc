@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Poolings of one token move in front of the row-by-row ops of the last layer, and no bit changes.
 #include <algorithm>
+#include <cstdlib>
 
 #include "compile/passes.h"
 #include "compile/plan.h"
+#include "tiny_llama.h"
 #include "tiny_model.h"
 
 namespace trine::test {
@@ -26,7 +28,7 @@ Graph with_pooling(const Graph& graph, PoolAttrs attrs) {
 
 std::vector<float> run_plan(Backend& backend, const Plan& plan, const Batch& batch) {
   Workspace workspace(backend);
-  workspace.reserve(plan, int64_t(batch.ids().size()), int32_t(batch.prompt_lengths().size()), 40);
+  workspace.reserve(plan, int64_t(batch.ids().size()), int32_t(batch.prompt_lengths().size()), 70);
   workspace.append(view(batch));
   workspace.run(plan);
   const int64_t rows = int64_t(batch.prompt_lengths().size());
@@ -76,6 +78,55 @@ TEST(sink_pools_keeps_the_bits) {
       }
     }
   }
+}
+
+// TRINE_ISA while it lives.
+class ForcedIsa {
+ public:
+  explicit ForcedIsa(const char* isa) {
+    if (const char* old = std::getenv("TRINE_ISA")) old_ = old;
+    setenv("TRINE_ISA", isa, 1);
+  }
+  ~ForcedIsa() { old_.empty() ? unsetenv("TRINE_ISA") : setenv("TRINE_ISA", old_.c_str(), 1); }
+
+ private:
+  std::string old_;
+};
+
+// A decoder that classifies: causal, key heads are shared, and rope stands between q and the pool.
+TEST(sink_pools_of_a_decoder) {
+  for (const TinyLlamaShape& shape :
+       {TinyLlamaShape{.cached = false},
+        TinyLlamaShape{.hidden = 64, .heads = 8, .kv_heads = 1, .head_dim = 32, .cached = false}}) {
+    const TinyLlama model(shape);
+    const Graph sunk = sink_pools(prune(model.graph(), {"next_logits"}));
+    verify(sunk);
+    CHECK_EQ(count(sunk, Op::attention, Rows::kTokens), 1);
+    CHECK_EQ(count(sunk, Op::attention, Rows::kSequences), 1);
+    CHECK_EQ(count(sunk, Op::gated, Rows::kSequences), 1);
+    Batch batch;
+    for (const int64_t length : {1, 7, 40, 2, 16, 70}) batch.add(model.ids(length, 5));
+    for (const cpu::KernelTable* table : kernel_tables()) {
+      const ForcedIsa isa(table->name);
+      for (const int threads : {1, 2}) {
+        for (const DType dtype : {DType::kF32, DType::kBF16}) {
+          const std::unique_ptr<Backend> backend = make_cpu_backend(threads, dtype);
+          PackedWeights weights(*backend);
+          const auto plain = make_plan(model.graph(), {"next_logits"}, *backend, weights, false);
+          const auto moved = make_plan(model.graph(), {"next_logits"}, *backend, weights);
+          CHECK(run_plan(*backend, *plain, batch) == run_plan(*backend, *moved, batch));
+        }
+      }
+    }
+  }
+}
+
+// With a cache, all tokens' keys are wanted; what follows the attention still moves.
+TEST(sink_pools_leaves_cached_attention) {
+  const Graph sunk = sink_pools(prune(TinyLlama().graph(), {"next_logits"}));
+  verify(sunk);
+  CHECK_EQ(count(sunk, Op::attention, Rows::kTokens), 2);
+  CHECK_EQ(count(sunk, Op::gated, Rows::kSequences), 1);
 }
 
 // A sequence without tokens gives what the ops make of zeros, not what was left in memory.
