@@ -5,28 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trine import bpe
 from trine._core import ModelError
 from trine.tokenization import TextEncoder
 from trine.tokenizer_files import TokenizerSource
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-    from tokenizers.pre_tokenizers import PreTokenizer
 
     from trine.gguf import Metadata
 
 _PREFIX = "tokenizer.ggml."
 
-# tokenizer.ggml.token_type
-_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 2, 3, 4, 6
-
-# GPT-2's split, which is also the one built into ByteLevel.
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_CASELESS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_LLAMA3 = (
-    _CASELESS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+_GPT2, _LLAMA3 = bpe.GPT2, bpe.LLAMA3
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
 
 # tokenizer.ggml.pre: expressions whose matches are cut out one after the other.
@@ -54,8 +45,6 @@ _ROLES = {
     "seperator": "sep_token",  # the format's spelling
     "mask": "mask_token",
 }
-
-_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 
 
 class GgufTokenizer(TokenizerSource):
@@ -150,8 +139,8 @@ def build(metadata: Metadata, vocab_size: int) -> Tokenizer:
         if model == "gpt2":
             backend = _byte_level(metadata, vocab)
         else:
-            backend = _sentence_piece(metadata, tokens, vocab, types)
-        _add_tokens(backend, tokens, types, unknown=model == "llama")
+            backend = _sentence_piece(metadata, tokens, types)
+        bpe.add_tokens(backend, tokens, types, unknown=model == "llama")
         _add_ends(metadata, backend, tokens)
     except ModelError:
         raise
@@ -189,9 +178,6 @@ def _as_long(
 
 def _byte_level(metadata: Metadata, vocab: dict[str, int]) -> Tokenizer:
     """BPE on bytes, as GPT-2, Llama 3 and Granite have it."""
-    from tokenizers import Tokenizer, decoders
-    from tokenizers.models import BPE
-
     kind = _kind(metadata)
     key = f"{_PREFIX}merges"
     merges = []
@@ -200,92 +186,23 @@ def _byte_level(metadata: Metadata, vocab: dict[str, int]) -> Tokenizer:
         if not space or first not in vocab or second not in vocab or first + second not in vocab:
             raise metadata.fail(key, f"item {index}, {line!r}, does not merge tokens to a token")
         merges.append((first, second))
-    backend = Tokenizer(BPE(vocab, merges, ignore_merges=kind in _WHOLE_WORDS))
-    backend.pre_tokenizer = _splitter(metadata, kind)
-    backend.decoder = decoders.ByteLevel()
-    return backend
-
-
-def _splitter(metadata: Metadata, kind: str) -> PreTokenizer:
-    from tokenizers import Regex, pre_tokenizers
-
     if kind not in _SPLITS:
         raise metadata.fail(f"{_PREFIX}pre", f"is {kind!r}; known are {', '.join(_SPLITS)}")
-    steps: list[Any] = [
-        pre_tokenizers.Split(Regex(expression), "isolated") for expression in _SPLITS[kind]
-    ]
-    return pre_tokenizers.Sequence(
-        [*steps, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
+    return bpe.byte_level(vocab, merges, _SPLITS[kind], whole_words=kind in _WHOLE_WORDS)
 
 
-def _sentence_piece(
-    metadata: Metadata, tokens: list[str], vocab: dict[str, int], types: list[int]
-) -> Tokenizer:
-    """SentencePiece's BPE, as Llama 2 has it: the pair whose token scores best is merged first."""
-    from tokenizers import Tokenizer, decoders, normalizers
-    from tokenizers.models import BPE
-
+def _sentence_piece(metadata: Metadata, tokens: list[str], types: list[int]) -> Tokenizer:
+    """SentencePiece's BPE, as Llama 2 has it."""
     scores = metadata.items(f"{_PREFIX}scores", float)
     if scores is None:
         raise metadata.fail(f"{_PREFIX}scores", "is missing")
     _as_long(metadata, "scores", scores, tokens)
-    unknown = next((t for t, kind in zip(tokens, types, strict=True) if kind == _UNKNOWN), None)
-    merges = _merges(tokens, vocab, types, scores)
-    backend = Tokenizer(
-        BPE(vocab, merges, unk_token=unknown, fuse_unk=True, byte_fallback=_BYTE in types)
-    )
-    replace: list[Any] = [normalizers.Replace(" ", _SPACE)]
     adds_space = metadata.get(f"{_PREFIX}add_space_prefix", bool, True)
-    if adds_space:
-        replace.insert(0, normalizers.Prepend(_SPACE))
-    backend.normalizer = normalizers.Sequence(replace)
-    steps: list[Any] = [
-        decoders.Replace(_SPACE, " "),
-        decoders.ByteFallback(),
-        decoders.Fuse(),
-    ]
-    if adds_space:
-        steps.append(decoders.Strip(" ", 1, 0))
-    backend.decoder = decoders.Sequence(steps)
-    return backend
-
-
-def _merges(
-    tokens: list[str], vocab: dict[str, int], types: list[int], scores: list[float]
-) -> list[tuple[str, str]]:
-    """Return all pairs of tokens that make a token, those of the best one first."""
-    plain = [kind not in (_UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE) for kind in types]
-    found = []
-    for index, token in enumerate(tokens):
-        if not plain[index]:
-            continue
-        for cut in range(1, len(token)):
-            left, right = vocab.get(token[:cut]), vocab.get(token[cut:])
-            if left is not None and right is not None and plain[left] and plain[right]:
-                found.append((-scores[index], index, left, right))
-    found.sort()
-    return [(tokens[left], tokens[right]) for _, _, left, right in found]
-
-
-def _add_tokens(backend: Tokenizer, tokens: list[str], types: list[int], *, unknown: bool) -> None:
-    """Tokens that are found in a text as they are: control tokens and the user's own."""
-    from tokenizers import AddedToken
-
-    special = {_CONTROL, _UNKNOWN} if unknown else {_CONTROL}
-    listed = list(zip(tokens, types, strict=True))
-    backend.add_special_tokens(
-        [AddedToken(t, normalized=False) for t, kind in listed if kind in special]
-    )
-    backend.add_tokens(
-        [AddedToken(t, normalized=False) for t, kind in listed if kind == _USER_DEFINED]
-    )
+    return bpe.sentence_piece(tokens, types, scores, adds_space=bool(adds_space))
 
 
 def _add_ends(metadata: Metadata, backend: Tokenizer, tokens: list[str]) -> None:
     """Tokens before and after every text, where the file asks for them."""
-    from tokenizers import processors
-
     settings = read_settings(metadata)
     around = {}
     for role in ("bos", "eos"):
@@ -295,14 +212,5 @@ def _add_ends(metadata: Metadata, backend: Tokenizer, tokens: list[str]) -> None
             if f"{_PREFIX}add_{role}_token" in metadata.values:
                 raise metadata.fail(f"{_PREFIX}{role}_token_id", "is missing")
             continue
-        around[role] = token
-    if not around:
-        return
-    before = [f"{around['bos']}:0"] if "bos" in around else []
-    after = [f"{around['eos']}:0"] if "eos" in around else []
-    pair = [part.replace(":0", ":1") for part in (*before, "$B:0", *after)]
-    backend.post_processor = processors.TemplateProcessing(
-        single=[*before, "$A:0", *after],
-        pair=[*before, "$A:0", *after, *pair],
-        special_tokens=[(token, tokens.index(token)) for token in around.values()],
-    )
+        around[role] = (token, tokens.index(token))
+    bpe.add_ends(backend, around.get("bos"), around.get("eos"))

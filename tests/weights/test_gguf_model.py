@@ -12,8 +12,8 @@ import pytest
 from gguf_files import KEYS, TABLE, array, encoded, file_of, gguf, key, write
 
 import trine
-from trine import gguf as reader
 from trine import _core, nn
+from trine import gguf as reader
 from trine._core import WeightStore, read_gguf
 from trine.models import ARCHITECTURES, Architecture
 
