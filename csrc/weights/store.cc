@@ -76,15 +76,39 @@ size_t likeness(std::string_view a, std::string_view b) {
   return front + back;
 }
 
+std::shared_ptr<std::byte> new_bytes(size_t count) {
+  return {new std::byte[count], std::default_delete<std::byte[]>()};
+}
+
+// The pieces one after the other: all of each, or its part of every row.
+std::shared_ptr<std::byte> join(const Tensor& tensor) {
+  std::shared_ptr<std::byte> whole = new_bytes(tensor.bytes);
+  size_t rows = 1;
+  for (int64_t i = 0; i < tensor.cut_dimension; ++i)
+    rows *= static_cast<size_t>(tensor.shape[static_cast<size_t>(i)]);
+  const size_t part = tensor.bytes / rows / tensor.pieces.size();
+  std::byte* to = whole.get();
+  for (size_t row = 0; row < rows; ++row) {
+    for (const std::byte* piece : tensor.pieces) {
+      std::memcpy(to, piece + row * part, part);
+      to += part;
+    }
+  }
+  return whole;
+}
+
 }  // namespace
 
 std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor) {
-  if (tensor.interleaved_heads == 0 || tensor.bytes == 0) return nullptr;
+  const bool moved = tensor.interleaved_heads != 0, joined = !tensor.pieces.empty();
+  if ((!moved && !joined) || tensor.bytes == 0) return nullptr;
+  std::shared_ptr<std::byte> whole = joined ? join(tensor) : nullptr;
+  if (!moved) return whole;
   const size_t heads = static_cast<size_t>(tensor.interleaved_heads);
   const size_t rows = static_cast<size_t>(tensor.shape[0]);
   const size_t row = tensor.bytes / rows, half = rows / heads / 2;
-  std::shared_ptr<std::byte> copy(new std::byte[tensor.bytes], std::default_delete<std::byte[]>());
-  const std::byte* from = tensor.data;
+  std::shared_ptr<std::byte> copy = new_bytes(tensor.bytes);
+  const std::byte* from = joined ? whole.get() : tensor.data;
   for (size_t head = 0; head < heads; ++head) {
     std::byte* const first = copy.get() + head * 2 * half * row;
     for (size_t i = 0; i < half; ++i, from += 2 * row) {
@@ -202,7 +226,7 @@ void WeightStore::add(std::string_view name, DType dtype, std::vector<int64_t> s
   const bool same_file = !tensors_.empty() && tensors_.back().file == file;
   file = same_file ? tensors_.back().file : std::string_view(names_.emplace_back(file));
   name = names_.emplace_back(name);
-  tensors_.push_back({name, dtype, std::move(shape), data.data(), data.size(), file});
+  tensors_.push_back({name, dtype, std::move(shape), data.data(), data.size(), file, 0, {}, 0});
   by_name_.emplace(name, &tensors_.back());
   if (owner != nullptr) owners_.push_back(std::move(owner));
 }
@@ -240,9 +264,26 @@ std::vector<std::string> WeightStore::nearest(std::string_view name) const {
 void WeightStore::merge(const std::shared_ptr<const WeightStore>& other, std::string_view prefix) {
   for (const Tensor& t : *other) {
     add(cat(prefix, t.name), t.dtype, t.shape, nullptr, {t.data, t.bytes}, t.file);
-    tensors_.back().interleaved_heads = t.interleaved_heads;
+    Tensor& added = tensors_.back();
+    added.interleaved_heads = t.interleaved_heads;
+    added.pieces = t.pieces;
+    added.cut_dimension = t.cut_dimension;
   }
   merged_.push_back(other);
+}
+
+bool WeightStore::same(std::string_view name, std::string_view other) const {
+  const Tensor &a = at(name), &b = at(other);
+  if (a.dtype != b.dtype || a.shape != b.shape) return false;
+  const auto a_copy = rows_in_order(a), b_copy = rows_in_order(b);
+  return a.bytes == 0 ||
+         std::memcmp(a_copy ? a_copy.get() : a.data, b_copy ? b_copy.get() : b.data, a.bytes) == 0;
+}
+
+bool WeightStore::share(std::string_view name, std::string_view other) const {
+  const Tensor &a = at(name), &b = at(other);
+  return a.bytes == b.bytes && a.data == b.data && a.pieces == b.pieces &&
+         a.cut_dimension == b.cut_dimension;
 }
 
 size_t WeightStore::bytes_mapped() const noexcept {

@@ -28,6 +28,10 @@ struct Tensor {
   // llama.cpp rotates neighbouring pairs of a head, so its converter moves row i of a head's first
   // half to 2i and of the second to 2i + 1. Not 0: the rows of this many heads lie in that order.
   int64_t interleaved_heads = 0;
+  // A tensor that lies in pieces of one shape, one in each model-parallel shard: where they are
+  // (then `data` is null), and the dimension that they were cut along.
+  std::vector<const std::byte*> pieces;
+  int64_t cut_dimension = 0;
 
   // Whether the data may be read in place as elements of its type. Files may place tensors at any
   // byte; convert.h reads them all.
@@ -36,9 +40,9 @@ struct Tensor {
   }
 };
 
-// A copy with the rows in the order of the model, or null where they already are in it (then `data`
-// is to be read). Whole blocks move, so nothing is rounded; the copy lives as long as a reader
-// needs it, and a checkpoint costs no memory beside its pages.
+// A copy in one piece with the rows in the order of the model, or null where they already are in it
+// (then `data` is to be read). Whole blocks move, so nothing is rounded; the copy lives as long as
+// a reader needs it, and a checkpoint costs no memory beside its pages.
 std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor);
 
 // What to call a tensor of a GGUF file, and Tensor::interleaved_heads of it.
@@ -46,6 +50,14 @@ struct GgufName {
   std::string stored;
   std::string name;
   int64_t interleaved_heads = 0;
+};
+
+// The same for a tensor of a Meta checkpoint. Its rows are interleaved in the same way.
+struct MetaName {
+  std::string stored;
+  std::string name;
+  int64_t interleaved_heads = 0;
+  int64_t cut_dimension = -1;  // that its shards are to be joined along; -1: each has all of it
 };
 
 // All tensors of a checkpoint by name, most of them in mapped files. Fill it, then share it: the
@@ -69,6 +81,12 @@ class WeightStore {
   static std::shared_ptr<WeightStore> open_gguf(const std::filesystem::path& file,
                                                 const std::vector<GgufName>& names);
 
+  // The shards of a Meta checkpoint (consolidated.00.pth, ..), all of `names` and nothing else;
+  // what has to be joined is joined when it is read. ModelError also for a tensor that is missing,
+  // or that differs between shards in what they should share.
+  static std::shared_ptr<WeightStore> open_meta(const std::vector<std::filesystem::path>& shards,
+                                                const std::vector<MetaName>& names);
+
   // For readers of other formats: a file to keep mapped, and tensors that lie in one (no owner) or
   // in memory (kept alive by the owner). ModelError when the name is taken or the size is wrong.
   const MappedFile& map(const std::filesystem::path& file);
@@ -82,6 +100,11 @@ class WeightStore {
   const Tensor* find(std::string_view name) const;
   // ModelError with the names that come closest when there is no such tensor.
   const Tensor& at(std::string_view name) const;
+
+  // Whether two tensors have the same type, shape and bytes; whether these are the same bytes of
+  // the file, as those of tied tensors are.
+  bool same(std::string_view name, std::string_view other) const;
+  bool share(std::string_view name, std::string_view other) const;
 
   // In the order of the files and of the data in each.
   std::deque<Tensor>::const_iterator begin() const noexcept { return tensors_.begin(); }

@@ -125,6 +125,16 @@ std::shared_ptr<WeightStore> open_gguf(const std::filesystem::path& path,
   return WeightStore::open_gguf(path, wanted);
 }
 
+using Joined = std::tuple<std::string, std::string, int64_t, int64_t>;
+
+std::shared_ptr<WeightStore> open_meta(const std::vector<std::filesystem::path>& shards,
+                                       const std::vector<Joined>& names) {
+  std::vector<MetaName> wanted;
+  wanted.reserve(names.size());
+  for (const auto& [stored, name, heads, cut] : names) wanted.push_back({stored, name, heads, cut});
+  return WeightStore::open_meta(shards, wanted);
+}
+
 }  // namespace
 
 void bind_weights(py::module_& m) {
@@ -132,6 +142,11 @@ void bind_weights(py::module_& m) {
       .def(py::init(&open), py::arg("files"), py::call_guard<py::gil_scoped_release>())
       .def_static("open_gguf", &open_gguf, py::arg("path"), py::arg("names"),
                   py::call_guard<py::gil_scoped_release>())
+      .def_static("open_meta", &open_meta, py::arg("shards"), py::arg("names"),
+                  py::call_guard<py::gil_scoped_release>())
+      .def("same", &WeightStore::same, py::arg("name"), py::arg("other"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("share", &WeightStore::share, py::arg("name"), py::arg("other"))
       .def("names",
            [](const WeightStore& s) {
              std::vector<std::string> names;

@@ -61,7 +61,8 @@ def make_parser() -> argparse.ArgumentParser:
             epilog="example:\n  " + command.example,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        _add_model(sub, command)
+        if command.takes_model:
+            _add_model(sub, command)
         command.add_options(sub)
         sub.set_defaults(command=command)
     return parser

@@ -17,6 +17,7 @@ class Command(ABC):
     summary: ClassVar[str]
     example: ClassVar[str]
     takes_texts: ClassVar[bool] = True
+    takes_model: ClassVar[bool] = True
 
     def add_options(self, parser: ArgumentParser) -> None:  # noqa: B027
         """Add the options that this command alone has, if any."""

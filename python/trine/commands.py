@@ -328,6 +328,30 @@ class Bench(Command):
         return 0
 
 
+class Convert(Command):
+    """``trine convert``."""
+
+    name = "convert"
+    summary = "write a Llama in Meta's layout, or in Hugging Face's"
+    example = "trine convert Llama-3.2-1B/original Llama-3.2-1B-hf --to hf"
+    takes_texts = False
+    takes_model = False
+
+    def add_options(self, parser: ArgumentParser) -> None:
+        """Add the two folders and the layout."""
+        parser.add_argument("source", metavar="SOURCE", help="a folder in the other layout")
+        parser.add_argument("target", metavar="TARGET", help="a folder that is empty or absent")
+        parser.add_argument("--to", required=True, choices=["hf", "meta"], help="the layout")
+
+    def run(self, options: Namespace) -> int:
+        """Write the folder; what was assumed goes to standard error."""
+        from trine.convert import convert
+
+        for note in convert(options.source, options.target, to=options.to):
+            sys.stderr.write(f"trine: {note}\n")
+        return 0
+
+
 COMMANDS: tuple[Command, ...] = (
     Embed(),
     Classify(),
@@ -339,4 +363,5 @@ COMMANDS: tuple[Command, ...] = (
     Info(),
     Verify(),
     Bench(),
+    Convert(),
 )

@@ -55,7 +55,7 @@ _ALIASES = {
 
 _READABLE = (
     "a Hugging Face folder (config.json with model.safetensors or pytorch_model.bin, "
-    "or shards with an index) or a GGUF file"
+    "or shards with an index), a Meta folder (params.json with consolidated.00.pth) or a GGUF file"
 )
 
 # In the order of preference.
@@ -94,7 +94,8 @@ def load(
         A Hugging Face folder (``config.json`` with ``model.safetensors`` or ``pytorch_model.bin``,
         or shards with an index), a weights file beside a ``config.json`` (``.safetensors``,
         ``.bin``, ``.pt``, ``.pth`` or an index), a GGUF file of the architectures llama and
-        granite (``.gguf``, nothing else needed), a Hugging Face Hub id (extra ``trine[hub]``), or
+        granite (``.gguf``, nothing else needed), a Meta folder of Llama (``params.json`` with
+        ``consolidated.00.pth`` and so on), a Hugging Face Hub id (extra ``trine[hub]``), or
         ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
     task : {"embed", "classify", "tag", "ask", "fill", "choose", "detect", "generate"} or
         None
@@ -147,6 +148,15 @@ def load(
     if path.suffix == ".gguf" and path.is_file():
         return build_gguf(
             path,
+            source=os.fspath(source),
+            task=wanted,
+            place=place,
+            dtype=chosen,
+            threads=threads,
+        )
+    if (root := _meta_folder(path)) is not None:
+        return build_meta(
+            root,
             source=os.fspath(source),
             task=wanted,
             place=place,
@@ -283,6 +293,48 @@ def build_gguf(
     )
 
 
+def _meta_folder(path: Path) -> Path | None:
+    """Return the folder if Meta's weights are asked for: by name, or where there are no others."""
+    from trine import meta
+
+    if path.is_file():
+        named = path.suffix == ".pth" and path in meta.find_shards(path.parent)
+        return path.parent if named else None
+    others = any((path / name).is_file() for name in _WEIGHTS)
+    return path if not others and meta.find_shards(path) else None
+
+
+def build_meta(
+    folder: Path, *, source: str, task: str | None, place: Chosen, dtype: str, threads: int | None
+) -> Task:
+    """Compile the model of a Meta folder and wrap it in the class of its task."""
+    from trine import meta, models
+
+    model = meta.read(folder)
+    name, architecture = choose_architecture(
+        model.config, folder / "params.json", task, modules=False, known=models.ARCHITECTURES
+    )
+    usual = architecture.usual_length(model.config)
+    config, tokenizer = meta.tokenizer_of(model, usual)
+    tokenizer.prefetch()
+    checkpoint = Checkpoint(
+        source=source,
+        folder=folder,
+        config=config,
+        architecture=name,
+        task=architecture.task,
+        limit=least(architecture.max_length(config)),
+        token_types=architecture.token_types,
+        padding_idx=architecture.padding_idx,
+        generation=read_optional_json(folder / "generation_config.json"),
+        causal=architecture.causal,
+        notes=model.notes,
+    )
+    return _compile(
+        model.store, tokenizer, checkpoint, folder, place=place, dtype=dtype, threads=threads
+    )
+
+
 def _compile(
     store: _core.WeightStore,
     tokenizer: TokenizerSource,
@@ -309,7 +361,9 @@ def _compile(
     module, class_name = _CLASSES[checkpoint.task]
     task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
     core.prepare(task_class.needs)
-    described = replace(checkpoint, notes=graph.notes, device_reason=place.reason)
+    described = replace(
+        checkpoint, notes=checkpoint.notes + graph.notes, device_reason=place.reason
+    )
     return task_class(core, described, tokenizer)
 
 

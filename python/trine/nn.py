@@ -86,10 +86,7 @@ class Graph:
 
     def same(self, name: str, other: str) -> bool:
         """Whether two tensors of the checkpoint hold the same numbers in the same form."""
-        store = self.store
-        if (store.shape(name), store.dtype(name)) != (store.shape(other), store.dtype(other)):
-            return False
-        return store.read(name) == store.read(other)
+        return self.store.same(name, other)
 
     def output(self, name: str, value: Value) -> None:
         """Name a value as an output of the model."""

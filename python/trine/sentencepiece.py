@@ -73,8 +73,8 @@ class _DamageError(ValueError):
     """What is wrong with the bytes; the file's name is added by `read`."""
 
 
-def read(path: Path) -> SentencePiece:
-    """Read a unigram model.
+def read(path: Path, kind: str = "unigram") -> SentencePiece:
+    """Read a model of this kind: "unigram" or "BPE".
 
     Raises
     ------
@@ -93,7 +93,7 @@ def read(path: Path) -> SentencePiece:
         raise ModelError(f"{path}: {error.strerror}") from error
     try:
         model = _parse(data)
-        _check(model)
+        _check(model, kind)
     except _DamageError as error:
         raise ModelError(f"{path}: not a SentencePiece model that can be read: {error}") from None
     return model
@@ -133,10 +133,10 @@ def check_charsmap(path: Path, charsmap: bytes) -> None:
         raise ModelError(f"{where}: a replacement lies outside the texts")
 
 
-def _check(model: SentencePiece) -> None:
-    if model.model_type != 1:
-        name = _MODEL_TYPES.get(model.model_type, str(model.model_type))
-        raise _DamageError(f"trainer_spec.model_type is {name}, expected unigram")
+def _check(model: SentencePiece, kind: str) -> None:
+    name = _MODEL_TYPES.get(model.model_type, str(model.model_type))
+    if name != kind:
+        raise _DamageError(f"trainer_spec.model_type is {name}, expected {kind}")
     count = len(model.pieces)
     if not count:
         raise _DamageError("it has no pieces")

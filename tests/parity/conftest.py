@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Live parity with the reference libraries: a second suite, because it needs them installed.
 
-    pip install torch transformers sentence-transformers sentencepiece protobuf gguf
+    pip install torch transformers sentence-transformers sentencepiece protobuf gguf tiktoken
     pytest tests/parity
 
 Where one of them is missing the run ends with an error: a skip would look like a pass.
@@ -20,7 +20,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 if str(GOLDEN) not in sys.path:  # tiny.py, stacks.py and compare.py serve both suites
     sys.path.insert(0, str(GOLDEN))
 
-REQUIREMENTS = "torch transformers sentence-transformers sentencepiece protobuf gguf"
+REQUIREMENTS = "torch transformers sentence-transformers sentencepiece protobuf gguf tiktoken"
 NEEDED = (
     "torch",
     "transformers",
@@ -28,6 +28,7 @@ NEEDED = (
     "sentencepiece",
     "google.protobuf",
     "gguf",
+    "tiktoken",
 )
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 if MISSING:
