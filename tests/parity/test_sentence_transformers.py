@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from compare import assert_outputs, assert_quantized, corpus
+import tiny_llama
+from compare import HERE, assert_outputs, assert_quantized, corpus
 from sentence_transformers import SentenceTransformer
 from stacks import (
     HIDDEN,
@@ -67,6 +70,23 @@ def test_stack_on_deberta(make: Make, tmp_path: Path, name: str, cut: int | None
         tiny.write_tokenizer_config(base, model_max_length=int(1e30))
     folder = write_stack(STACKS[name], tmp_path / "stack", base=base, seed=9)
     compare(folder, SAMPLE, **STACKS[name].encode)
+
+
+@pytest.mark.parametrize(
+    "modes", [("mean",), ("lasttoken",), ("weightedmean", "lasttoken")], ids=str
+)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_llama(tmp_path: Path, modes: tuple[str, ...], side: str) -> None:
+    """A decoder as an encoder; on whichever side the tokenizer pads, there is no padding here."""
+    base = tmp_path / "base"
+    tiny.save(tiny_llama.make_model("LlamaModel", 54, vocab_size=380, hidden_size=HIDDEN), base)
+    chat = HERE / "examples" / "chat"
+    shutil.copyfile(chat / "tokenizer.json", base / "tokenizer.json")
+    settings = json.loads((chat / "tokenizer_config.json").read_text())
+    settings |= {"padding_side": side, "model_max_length": 64}
+    (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    stack = Stack((pooling(*modes), NORMALIZE))
+    compare(write_stack(stack, tmp_path / "stack", base=base), SAMPLE)
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
