@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "exec/step.h"
 #include "graph/graph.h"
@@ -31,6 +32,15 @@ struct Packed {
   void* data = nullptr;
   size_t bytes = 0;
   DType dtype = DType::kF32;
+};
+
+// The layout that a kind of consumer reads a weight in. Consumers whose forms have one name share
+// one copy, and a compiled file stores it (exec/compiled.h): so a device's forms and their bytes
+// are the same for every instruction set.
+struct Form {
+  std::string name;  // "panels"
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape = {};
 };
 
 // The part of a run that belongs to the device: threads, streams and their scratch memory. One per
@@ -78,7 +88,9 @@ class Backend {
   virtual bool supports(const Graph&, const Node&) const noexcept = 0;
   // Zeroed memory of the device, 64-byte aligned.
   virtual std::shared_ptr<std::byte> alloc(size_t bytes) = 0;
-  // `weight` (a weight, constant or concat_rows node) as input `slot` of `consumer`.
+  // Of `weight` (a weight, constant or concat_rows node) as input `slot` of `consumer`.
+  virtual Form form(const Graph&, NodeId weight, const Node& consumer, size_t slot) const = 0;
+  // The weight in that form.
   virtual Packed pack(const Graph&, NodeId weight, const Node& consumer, size_t slot) = 0;
   // `in` has an operand for each input (absent ones say kNone); `out` is where the result goes.
   virtual Step lower(const Graph&, const Node&, std::span<const Operand> in,

@@ -10,6 +10,9 @@
 
 namespace trine {
 
+// Of the library, "0.1.0".
+const char* version() noexcept;
+
 class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };

@@ -2,6 +2,7 @@
 #include "compile/plan.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -43,6 +44,10 @@ class Planner {
     assign_buffers();
     plan_->token_row_bytes = place(Rows::kTokens);
     plan_->sequence_row_bytes = place(Rows::kSequences);
+    // A run multiplies these by up to 2^31 rows.
+    constexpr int64_t kMostRowBytes = int64_t{1} << 30;
+    if (std::max(plan_->token_row_bytes, plan_->sequence_row_bytes) > kMostRowBytes)
+      throw ModelError("the values of one row take more than a gigabyte");
     make_steps();
     find_limits();
     for (const auto& [name, id] : graph().outputs) {
@@ -280,18 +285,64 @@ std::string weight_key(const Graph& graph, NodeId id) {
 
 }  // namespace
 
+std::string PackedWeights::key(const Graph& graph, NodeId weight, const Form& form) {
+  return cat(form.name, "/", weight_key(graph, weight));
+}
+
 const Packed& PackedWeights::get(const Graph& graph, NodeId weight, const Node& consumer,
                                  size_t slot) {
-  // Rows of sequences may get a layout of their own (host::weight_dtype).
-  const bool pooled = consumer.op == Op::linear && consumer.as<LinearAttrs>().pooled;
-  const Rows rows = pooled ? Rows::kTokens : consumer.shape.rows;
-  const std::string key = cat(info(consumer.op).name, ":", static_cast<int>(rows), ":", slot, ":",
-                              weight_key(graph, weight));
-  const auto found = packed_.find(key);
+  const Form form = backend_.form(graph, weight, consumer, slot);
+  const std::string name = key(graph, weight, form);
+  const auto found = packed_.find(name);
   if (found != packed_.end()) return found->second;
-  Packed packed = backend_.pack(graph, weight, consumer, slot);
+  const Node& node = graph[weight];
+  Packed packed = stored_ == nullptr           ? backend_.pack(graph, weight, consumer, slot)
+                  : node.op == Op::concat_rows ? join_stored(graph, node, consumer, slot)
+                                               : find_stored(name, form);
   if (packed.owner) bytes_owned_ += packed.bytes;
-  return packed_.emplace(key, std::move(packed)).first->second;
+  return packed_.emplace(name, std::move(packed)).first->second;
+}
+
+Packed PackedWeights::find_stored(const std::string& name, const Form& form) const {
+  const Tensor& tensor = stored_->at(name);
+  if (tensor.dtype != form.dtype || tensor.shape != form.shape) {
+    throw ModelError(cat(tensor.file, ": tensor ", quoted(name), " is ", tensor.shape, " of ",
+                         name_of(tensor.dtype), ", but the graph needs ", form.shape, " of ",
+                         name_of(form.dtype)));
+  }
+  constexpr uintptr_t kLine = 64;
+  if (reinterpret_cast<uintptr_t>(tensor.data) % kLine != 0) {
+    throw ModelError(cat(tensor.file, ": tensor ", quoted(name),
+                         " does not lie on a cache line: another program wrote this file"));
+  }
+  return {nullptr, const_cast<std::byte*>(tensor.data), tensor.bytes, tensor.dtype};
+}
+
+// Parts that a file holds side by side, as it does for the model's own merged projections, are read
+// in place.
+Packed PackedWeights::join_stored(const Graph& graph, const Node& parts, const Node& consumer,
+                                  size_t slot) {
+  std::vector<Packed> found;
+  Packed all;
+  bool together = true;
+  for (const NodeId part : parts.inputs) {
+    found.push_back(get(graph, part, consumer, slot));
+    const Packed& p = found.back();
+    together = together && p.data == static_cast<std::byte*>(found.front().data) + all.bytes;
+    all.bytes += p.bytes;
+    all.dtype = p.dtype;
+  }
+  all.data = found.front().data;
+  if (together) return all;
+  const std::shared_ptr<std::byte> copy = backend_.alloc(all.bytes);
+  std::byte* to = copy.get();
+  for (const Packed& p : found) {
+    std::memcpy(to, p.data, p.bytes);
+    to += p.bytes;
+  }
+  all.owner = copy;
+  all.data = copy.get();
+  return all;
 }
 
 std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,

@@ -44,12 +44,21 @@ struct Plan {
 // Weights packed for their consumers, shared by the plans of a model.
 class PackedWeights {
  public:
-  explicit PackedWeights(Backend& backend) : backend_(backend) {}
+  // `stored`: a compiled file's tensors, under their keys; then all weights come from there.
+  explicit PackedWeights(Backend& backend, std::shared_ptr<const WeightStore> stored = nullptr)
+      : backend_(backend), stored_(std::move(stored)) {}
+  // ModelError when a compiled file lacks the tensor, or has it in another form.
   const Packed& get(const Graph&, NodeId weight, const Node& consumer, size_t slot);
+  // "panels/encoder.layer.0.output.dense.weight": the form, and the weight whatever graph it is in.
+  static std::string key(const Graph&, NodeId weight, const Form&);
   size_t bytes_owned() const noexcept { return bytes_owned_; }
 
  private:
+  Packed find_stored(const std::string& key, const Form&) const;
+  Packed join_stored(const Graph&, const Node& parts, const Node& consumer, size_t slot);
+
   Backend& backend_;
+  std::shared_ptr<const WeightStore> stored_;
   std::map<std::string, Packed> packed_;
   size_t bytes_owned_ = 0;
 };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "cpu/features.h"
 #include "cpu/ops.h"
 #include "cpu/positions.h"
@@ -108,14 +109,33 @@ class CpuBackend : public Backend {
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
 
+  Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
+    const auto& dims = graph[weight].shape.dims;
+    if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
+    if (consumer.op == Op::attention && slot >= 4) {
+      const auto& a = consumer.as<AttentionAttrs>();
+      const int64_t head_dim = dims[1] / a.heads, panel = cpu::kPanel * head_dim;
+      return {cat("positions.", a.position_buckets, ".", a.max_relative_positions, ".", a.heads),
+              DType::kF32,
+              {a.heads, cpu::positions_of(a, head_dim).head / panel, head_dim, cpu::kPanel}};
+    }
+    if (consumer.op != Op::linear || slot == 0) return {"dense", DType::kF32, dims};
+    const int64_t panels = (dims[0] + cpu::kPanel - 1) / cpu::kPanel;
+    // The epilogue reads whole panels.
+    if (slot != 1) return {"bias", DType::kF32, {panels * cpu::kPanel}};
+    if (host::weight_dtype(consumer, dtype_) != DType::kBF16)
+      return {"panels", DType::kF32, {panels, dims[1], cpu::kPanel}};
+    const int64_t pairs = cpu::packed_bf16(1, dims[1]) / cpu::kPanel / 2;
+    return {"panels_bf16", DType::kBF16, {panels, pairs, cpu::kPanel, 2}};
+  }
+
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
     if (consumer.op == Op::embedding) return host::in_place(graph, weight);
     if (consumer.op == Op::attention && slot >= 4) return pack_positions(graph, weight, consumer);
     if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
-    const int64_t n = graph[weight].shape.dims[0];
-    if (slot == 1) return pack_panels(graph, weight, host::weight_dtype(consumer, dtype_));
-    // The epilogue reads whole panels.
-    return host::as_f32(graph, weight, (n + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel - n);
+    const Form wanted = form(graph, weight, consumer, slot);
+    if (slot == 1) return pack_panels(graph, weight, wanted.dtype);
+    return host::as_f32(graph, weight, wanted.shape[0] - graph[weight].shape.dims[0]);
   }
 
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,

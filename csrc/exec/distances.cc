@@ -7,13 +7,17 @@
 namespace trine {
 namespace {
 
+// Rounded once, from double: libraries' own logarithms of floats differ in the last bit, and a file
+// that was packed by one must mean the same to another.
+float log_of(float x) { return static_cast<float>(std::log(static_cast<double>(x))); }
+
 // Of a distance d >= 0; the bucket of -d is minus that.
 int64_t bucket_of(int64_t d, int64_t buckets, int64_t max_position) {
   const int64_t exact = buckets / 2;
   if (buckets <= 0 || d <= exact) return d;
-  const float base = std::log(
+  const float base = log_of(
       static_cast<float>(static_cast<double>(max_position - 1) / static_cast<double>(exact)));
-  const float ratio = std::log(static_cast<float>(d) / static_cast<float>(exact)) / base;
+  const float ratio = log_of(static_cast<float>(d) / static_cast<float>(exact)) / base;
   return static_cast<int64_t>(std::ceil(ratio * static_cast<float>(exact - 1))) + exact;
 }
 

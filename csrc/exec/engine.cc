@@ -60,10 +60,12 @@ std::string_view scope_of(std::string_view tensor) { return tensor.substr(0, ten
 
 }  // namespace
 
-Engine::Engine(Graph graph, std::unique_ptr<Backend> backend)
+Engine::Engine(Graph graph, std::unique_ptr<Backend> backend,
+               std::shared_ptr<const WeightStore> stored)
     : backend_(std::move(backend)),
       graph_(std::move(graph)),
-      weights_(*backend_),
+      stored_(std::move(stored)),
+      weights_(*backend_, stored_),
       workspace_(*backend_) {
   verify(graph_);
   check_unused();
@@ -96,8 +98,7 @@ void Engine::check_unused() const {
   }
 }
 
-template <class Work>
-void Engine::exclusively(const Work& work) {
+void Engine::exclusively(const std::function<void()>& work) {
   Request turn(nullptr, nullptr, {});  // without a plan it is never merged with others
   std::unique_lock lock(queue_mutex_);
   wait_for_turn(turn, lock);
@@ -277,12 +278,13 @@ EngineInfo Engine::info() {
       out.unused_tensors.emplace_back(tensor.name);
     }
   }
-  out.bytes_mapped = graph_.weights->bytes_mapped();
+  out.bytes_mapped = graph_.weights->bytes_mapped() + (stored_ ? stored_->bytes_mapped() : 0);
   {
     const std::lock_guard lock(plans_mutex_);
     out.bytes_allocated = weights_.bytes_owned();
   }
   for (const Constant& c : graph_.constants) {
+    if (c.data == nullptr) continue;  // a compiled file has what was made of it
     size_t bytes = sizeof(float);
     for (int64_t d : c.dims) bytes *= static_cast<size_t>(d);
     out.bytes_allocated += bytes;

@@ -8,6 +8,8 @@
 #pragma once
 
 #include <condition_variable>
+#include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -40,7 +42,9 @@ class Engine {
  public:
   // Takes the graph as written. ModelError when a tensor beside a used one (same scope) is itself
   // unused: the checkpoint then has something, such as a bias, that the graph leaves out.
-  Engine(Graph graph, std::unique_ptr<Backend> backend);
+  // `stored`: packed tensors of a compiled file, whose graph is folded (exec/compiled.h).
+  Engine(Graph graph, std::unique_ptr<Backend> backend,
+         std::shared_ptr<const WeightStore> stored = nullptr);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -54,6 +58,11 @@ class Engine {
 
   // Steps of one run with their time and counted work; waits its turn like a run.
   std::vector<StepProfile> profile(const Plan&, const BatchView&);
+
+  // Writes a compiled file (exec/compiled.h); `metadata` goes beside the graph. Waits its turn like
+  // a run. DeviceError on a device whose forms are not stored, std::system_error when writing
+  // fails.
+  void save(const std::filesystem::path&, std::map<std::string, std::string> metadata);
 
   const Graph& graph() const noexcept { return graph_; }
   EngineInfo info();
@@ -79,11 +88,11 @@ class Engine {
   void run_group(Request* group);
   void hand_over(Request* group);
   // Takes a turn of its own: nothing else runs on the device's threads meanwhile.
-  template <class Work>
-  void exclusively(const Work& work);
+  void exclusively(const std::function<void()>& work);
 
   std::unique_ptr<Backend> backend_;
   Graph graph_;
+  std::shared_ptr<const WeightStore> stored_;
   std::shared_ptr<const KvLayout> kv_layout_;
   std::mutex plans_mutex_;
   PackedWeights weights_;

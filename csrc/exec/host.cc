@@ -102,11 +102,15 @@ Packed as_bf16(const Graph& graph, NodeId weight) {
   return {memory, memory.get(), count * sizeof(uint16_t), DType::kBF16};
 }
 
+DType table_dtype(const Graph& graph, NodeId weight) {
+  const DType dtype = graph[weight].dtype;  // of a concat_rows node it is F32
+  return dtype == DType::kF16 || dtype == DType::kBF16 ? dtype : DType::kF32;
+}
+
 Packed in_place(const Graph& graph, NodeId weight) {
   const std::vector<Part> from = parts(graph, weight);
   const DType dtype = from[0].dtype;
-  const bool is_read = dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-  if (from.size() != 1 || !is_read) return as_f32(graph, weight);
+  if (from.size() != 1 || dtype != table_dtype(graph, weight)) return as_f32(graph, weight);
   const size_t bytes = bytes_of(dtype, from[0].rows * from[0].cols);
   return {from[0].owner, const_cast<void*>(from[0].data), bytes, dtype};
 }

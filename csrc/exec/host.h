@@ -38,5 +38,7 @@ Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);
 // The operand in place, whatever its alignment, as F32, F16 or BF16 (for embedding tables, read row
 // by row); a copy when it is of several parts or of another type.
 Packed in_place(const Graph&, NodeId weight);
+// Of what in_place gives.
+DType table_dtype(const Graph&, NodeId weight);
 
 }  // namespace trine::host

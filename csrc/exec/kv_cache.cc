@@ -11,6 +11,7 @@ namespace trine {
 namespace {
 
 constexpr int64_t kMostTokens = int64_t{1} << 24;
+constexpr int64_t kMostFloats = int64_t{1} << 28;  // of one token
 
 constexpr int64_t round_up(int64_t n) { return (n + KvLayout::kPanel - 1) / KvLayout::kPanel * KvLayout::kPanel; }
 
@@ -45,6 +46,8 @@ KvLayout kv_layout(const Graph& graph) {
     if (!known[i]) throw ModelError(cat("there are caches beyond ", i, ", but not ", i));
     out.begin.push_back(out.floats_per_token);
     out.floats_per_token += out.layers[i].heads * (out.layers[i].dim + out.layers[i].value_dim);
+    if (out.floats_per_token > kMostFloats)
+      throw ModelError("keys and values of one token take more than a gigabyte");
   }
   return out;
 }

@@ -49,12 +49,17 @@ class RefBackend : public Backend {
   BackendInfo properties() const override { return {"ref", "scalar", 1, dtype_}; }
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
+  Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
+    const auto& dims = graph[weight].shape.dims;
+    if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
+    const bool bf16 = consumer.op == Op::linear && slot == 1 &&
+                      host::weight_dtype(consumer, dtype_) == DType::kBF16;
+    return bf16 ? Form{"dense_bf16", DType::kBF16, dims} : Form{"dense", DType::kF32, dims};
+  }
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
-    if (consumer.op == Op::linear && slot == 1 &&
-        host::weight_dtype(consumer, dtype_) == DType::kBF16)
-      return host::as_bf16(graph, weight);
-    return consumer.op == Op::embedding ? host::in_place(graph, weight)
-                                        : host::as_f32(graph, weight);
+    if (consumer.op == Op::embedding) return host::in_place(graph, weight);
+    return form(graph, weight, consumer, slot).dtype == DType::kBF16 ? host::as_bf16(graph, weight)
+                                                                     : host::as_f32(graph, weight);
   }
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {

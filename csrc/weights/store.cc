@@ -158,6 +158,12 @@ std::shared_ptr<WeightStore> WeightStore::open_gguf(const std::filesystem::path&
   return store;
 }
 
+std::shared_ptr<WeightStore> WeightStore::open_safetensors(const std::filesystem::path& file) {
+  auto store = std::make_shared<WeightStore>();
+  store->add_safetensors(file);
+  return store;
+}
+
 const MappedFile& WeightStore::map(const std::filesystem::path& file) {
   return files_.emplace_back(file);
 }
@@ -214,21 +220,28 @@ void WeightStore::add_safetensors(const std::filesystem::path& path) {
 void WeightStore::add(std::string_view name, DType dtype, std::vector<int64_t> shape,
                       std::shared_ptr<const void> owner, std::span<const std::byte> data,
                       std::string_view file) {
-  if (const Tensor* other = find(name)) {
-    throw ModelError(cat(file, ": tensor ", quoted(name), ": is also in ", other->file));
-  }
   const std::optional<uint64_t> bytes = checked_bytes(dtype, shape);
   if (bytes != data.size()) {
     throw ModelError(cat(file, ": tensor ", quoted(name), ": shape ", shape, " of ", name_of(dtype),
                          " does not fill its ", data.size(), " bytes"));
   }
+  declare(name, dtype, std::move(shape), file);
+  tensors_.back().data = data.data();
+  tensors_.back().bytes = data.size();
+  if (owner != nullptr) owners_.push_back(std::move(owner));
+}
+
+void WeightStore::declare(std::string_view name, DType dtype, std::vector<int64_t> shape,
+                          std::string_view file) {
+  if (const Tensor* other = find(name)) {
+    throw ModelError(cat(file, ": tensor ", quoted(name), ": is also in ", other->file));
+  }
   // Tensors of one file come in a row, so its name is kept once.
   const bool same_file = !tensors_.empty() && tensors_.back().file == file;
   file = same_file ? tensors_.back().file : std::string_view(names_.emplace_back(file));
   name = names_.emplace_back(name);
-  tensors_.push_back({name, dtype, std::move(shape), data.data(), data.size(), file, 0, {}, 0});
+  tensors_.push_back({name, dtype, std::move(shape), nullptr, 0, file, 0, {}, 0});
   by_name_.emplace(name, &tensors_.back());
-  if (owner != nullptr) owners_.push_back(std::move(owner));
 }
 
 const Tensor* WeightStore::find(std::string_view name) const {

@@ -86,6 +86,8 @@ class WeightStore {
   // or that differs between shards in what they should share.
   static std::shared_ptr<WeightStore> open_meta(const std::vector<std::filesystem::path>& shards,
                                                 const std::vector<MetaName>& names);
+  // A safetensors file, whatever its name ends with.
+  static std::shared_ptr<WeightStore> open_safetensors(const std::filesystem::path& file);
 
   // For readers of other formats: a file to keep mapped, and tensors that lie in one (no owner) or
   // in memory (kept alive by the owner). ModelError when the name is taken or the size is wrong.
@@ -93,6 +95,11 @@ class WeightStore {
   void add(std::string_view name, DType dtype, std::vector<int64_t> shape,
            std::shared_ptr<const void> owner, std::span<const std::byte> data,
            std::string_view file = "memory");
+
+  // A tensor of which shape and type alone are known: its numbers are elsewhere, in another layout.
+  // ModelError when the name is taken.
+  void declare(std::string_view name, DType dtype, std::vector<int64_t> shape,
+               std::string_view file);
 
   // All tensors of another store, with `prefix` before their names.
   void merge(const std::shared_ptr<const WeightStore>& other, std::string_view prefix);

@@ -4,6 +4,9 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
+#include <string_view>
+
+#include "base/dtype.h"
 
 namespace trine {
 class Engine;
@@ -11,14 +14,19 @@ class Engine;
 
 namespace trine::python {
 
+// "float32", as numpy calls it.
+std::string_view python_name(DType dtype);
+
 // Of a Model object; InputError when it is closed.
 std::shared_ptr<Engine> engine_of(const pybind11::object& model);
+pybind11::object model_of(std::shared_ptr<Engine> engine);
 
 void bind_errors(pybind11::module_&);
 void bind_weights(pybind11::module_&);
 void bind_graph(pybind11::module_&);
 void bind_model(pybind11::module_&);
 void bind_session(pybind11::module_&);
+void bind_compiled(pybind11::module_&);
 void bind_machine(pybind11::module_&);
 
 }  // namespace trine::python

@@ -25,13 +25,6 @@ namespace {
 constexpr std::pair<std::string_view, DType> kDTypeNames[] = {{"float32", DType::kF32},
                                                               {"bfloat16", DType::kBF16}};
 
-std::string_view python_name(DType dtype) {
-  for (const auto& [name, value] : kDTypeNames) {
-    if (value == dtype) return name;
-  }
-  return name_of(dtype);
-}
-
 DType python_dtype(std::string_view wanted) {
   for (const auto& [name, value] : kDTypeNames) {
     if (name == wanted) return value;
@@ -193,8 +186,19 @@ py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
 
 }  // namespace
 
+std::string_view python_name(DType dtype) {
+  for (const auto& [name, value] : kDTypeNames) {
+    if (value == dtype) return name;
+  }
+  return name_of(dtype);
+}
+
 std::shared_ptr<Engine> engine_of(const py::object& model) {
   return model.cast<const Model&>().engine();
+}
+
+py::object model_of(std::shared_ptr<Engine> engine) {
+  return py::cast(std::make_unique<Model>(std::move(engine)));
 }
 
 void bind_model(py::module_& m) {

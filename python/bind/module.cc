@@ -67,11 +67,12 @@ void bind_machine(py::module_& m) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The C++ core of trine; use the package trine instead.";
-  m.attr("__version__") = TRINE_VERSION;
+  m.attr("__version__") = trine::version();
   trine::python::bind_errors(m);
   trine::python::bind_weights(m);
   trine::python::bind_graph(m);
   trine::python::bind_model(m);
   trine::python::bind_session(m);
+  trine::python::bind_compiled(m);
   trine::python::bind_machine(m);
 }

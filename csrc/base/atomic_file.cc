@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/atomic_file.h"
+
+#include <cerrno>
+#include <random>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "base/mapped_file.h"
+
+#ifdef _WIN32
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
+
+namespace trine {
+namespace {
+
+#ifdef _WIN32
+std::FILE* create(const std::filesystem::path& path) { return _wfopen(path.c_str(), L"wbx"); }
+bool to_disk(std::FILE* file) { return _commit(_fileno(file)) == 0; }
+#else
+std::FILE* create(const std::filesystem::path& path) { return std::fopen(path.c_str(), "wbx"); }
+bool to_disk(std::FILE* file) { return fsync(fileno(file)) == 0; }
+#endif
+
+}  // namespace
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  std::random_device random;
+  temporary_ = path_;
+  temporary_ += cat(".", random(), ".tmp");
+  file_ = create(temporary_);
+  if (file_ == nullptr) fail(errno);
+}
+
+AtomicFile::~AtomicFile() {
+  if (temporary_.empty()) return;
+  close();
+  std::error_code ignored;
+  std::filesystem::remove(temporary_, ignored);
+}
+
+void AtomicFile::fail(int code) const {
+  throw std::system_error(code, std::generic_category(),
+                          cat(display_name(path_), ": cannot be written"));
+}
+
+void AtomicFile::close() noexcept {
+  if (file_ != nullptr) std::fclose(std::exchange(file_, nullptr));
+}
+
+void AtomicFile::write(std::span<const std::byte> bytes) {
+  if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail(errno);
+}
+
+void AtomicFile::commit() {
+  if (std::fflush(file_) != 0 || !to_disk(file_)) fail(errno);
+  if (std::fclose(std::exchange(file_, nullptr)) != 0) fail(errno);
+  std::error_code code;
+  std::filesystem::rename(temporary_, path_, code);
+  if (code) throw std::system_error(code, cat(display_name(path_), ": cannot be written"));
+  temporary_.clear();
+}
+
+}  // namespace trine
