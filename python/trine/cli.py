@@ -79,7 +79,7 @@ class _Version(argparse.Action):
 
 
 def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
-    where = "a folder, a Hugging Face Hub id, or 'demo'"
+    where = "a folder, a .trine or .gguf file, a Hugging Face Hub id, or 'demo'"
     if command.takes_texts:
         parser.add_argument("--model", required=True, help=where)
         parser.add_argument(

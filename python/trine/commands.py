@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trine import command_io
@@ -299,6 +300,34 @@ class Verify(Command):
         return 0 if all(comparison.ok for comparison in comparisons) else 1
 
 
+class Compile(Command):
+    """``trine compile``."""
+
+    name = "compile"
+    summary = "write a model as one file that loads in milliseconds"
+    example = "trine compile demo -o all-mpnet-base-v2.trine --dtype bfloat16"
+    takes_texts = False
+
+    def add_options(self, parser: ArgumentParser) -> None:
+        """Add where to, and what for."""
+        parser.add_argument(
+            "-o", "--output", required=True, metavar="FILE", help="ends with .trine"
+        )
+        parser.add_argument("--task", help="by default what the model's files say")
+
+    def run(self, options: Namespace) -> int:
+        """Load, save and say what was written."""
+        with command_io.load_model(options, options.task) as model:
+            model.save(options.output)
+            row = {
+                "file": options.output,
+                "bytes": Path(options.output).expanduser().stat().st_size,
+                **{key: model.info()[key] for key in ("task", "architecture", "dtype")},
+            }
+        sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return 0
+
+
 class Bench(Command):
     """``trine bench``."""
 
@@ -360,6 +389,7 @@ COMMANDS: tuple[Command, ...] = (
     Fill(),
     Generate(),
     Chat(),
+    Compile(),
     Info(),
     Verify(),
     Bench(),

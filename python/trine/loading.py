@@ -55,7 +55,8 @@ _ALIASES = {
 
 _READABLE = (
     "a Hugging Face folder (config.json with model.safetensors or pytorch_model.bin, "
-    "or shards with an index), a Meta folder (params.json with consolidated.00.pth) or a GGUF file"
+    "or shards with an index), a Meta folder (params.json with consolidated.00.pth), a compiled "
+    ".trine file or a GGUF file"
 )
 
 # In the order of preference.
@@ -93,10 +94,11 @@ def load(
     source : str or path
         A Hugging Face folder (``config.json`` with ``model.safetensors`` or ``pytorch_model.bin``,
         or shards with an index), a weights file beside a ``config.json`` (``.safetensors``,
-        ``.bin``, ``.pt``, ``.pth`` or an index), a GGUF file of the architectures llama and
-        granite (``.gguf``, nothing else needed), a Meta folder of Llama (``params.json`` with
-        ``consolidated.00.pth`` and so on), a Hugging Face Hub id (extra ``trine[hub]``), or
-        ``"demo"`` for the weights that the extra ``trine[demo]`` installs.
+        ``.bin``, ``.pt``, ``.pth`` or an index), a compiled file (``.trine``, from `Task.save` or
+        ``trine compile``), a GGUF file of the architectures llama and granite (``.gguf``, nothing
+        else needed), a Meta folder of Llama (``params.json`` with ``consolidated.00.pth`` and so
+        on), a Hugging Face Hub id (extra ``trine[hub]``), or ``"demo"`` for the weights that the
+        extra ``trine[demo]`` installs.
     task : {"embed", "classify", "tag", "ask", "fill", "choose", "detect", "generate"} or
         None
         What to load it as; the pipeline names of transformers will do, too. By default what
@@ -106,7 +108,8 @@ def load(
         says which and why.
     dtype : {"auto", "float32", "bfloat16"}
         What linear layers hold their weights in and multiply; everything else is float32.
-        ``"auto"`` is bfloat16 on processors that multiply it faster, else float32.
+        ``"auto"`` is bfloat16 on processors that multiply it faster, else float32; for a compiled
+        file, what it was compiled in.
     threads : int or None
         How many threads to compute with; by default one for each CPU that the process may use.
     revision : str or None
@@ -142,9 +145,18 @@ def load(
     wanted = None if task is None else _ALIASES.get(task, task)
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
+    path = Path(os.fspath(source)).expanduser()
+    if path.suffix == ".trine" and path.is_file():
+        return map_compiled(
+            path,
+            source=os.fspath(source),
+            task=wanted,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
     place = devices.choose(device)
     chosen = place.dtype(dtype)
-    path = Path(os.fspath(source)).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return build_gguf(
             path,
@@ -335,6 +347,30 @@ def build_meta(
     )
 
 
+def map_compiled(
+    path: Path, *, source: str, task: str | None, device: str, dtype: str, threads: int | None
+) -> Task:
+    """Map a compiled file and wrap it in the class of its task."""
+    from trine import compiled
+
+    core, checkpoint, tokenizer = compiled.load(
+        path, source=source, task=task, device=device, dtype=dtype, threads=threads
+    )
+    if checkpoint.task not in _CLASSES:
+        raise ModelError(f"{path}: task {checkpoint.task!r} is not known; compile the model again")
+    task_class = _class_of(checkpoint.task)
+    core.prepare(task_class.needs)
+    # No reading ahead of the tokenizer: that would hold the GIL while there is nothing to wait for.
+    described = replace(checkpoint, device_reason="the file is compiled for it")
+    return task_class(core, described, tokenizer)
+
+
+def _class_of(task: str) -> type[Task]:
+    module, name = _CLASSES[task]
+    found: type[Task] = getattr(import_module(f"trine.tasks.{module}"), name)
+    return found
+
+
 def _compile(
     store: _core.WeightStore,
     tokenizer: TokenizerSource,
@@ -358,8 +394,7 @@ def _compile(
         if str(root) in str(error):
             raise
         raise ModelError(f"{root}: {error}") from error
-    module, class_name = _CLASSES[checkpoint.task]
-    task_class: type[Task] = getattr(import_module(f"trine.tasks.{module}"), class_name)
+    task_class = _class_of(checkpoint.task)
     core.prepare(task_class.needs)
     described = replace(
         checkpoint, notes=checkpoint.notes + graph.notes, device_reason=place.reason

@@ -43,9 +43,12 @@ def assert_same(got: str, shown: str, code: str) -> None:
     assert numbers[0] == pytest.approx(numbers[1], rel=2e-3, abs=1e-4), f"{code}\nprinted\n{got}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tasks.md", "docs/cli.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tasks.md", "docs/cli.md", "docs/compiled-files.md"]
+)
 def test_page(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
+    (ROOT / "build").mkdir(exist_ok=True)  # where pages write to
     if _core.default_dtype() != "float32":  # which is what the pages show
         plain = next(isa for isa in _core.isas() if isa not in ("amx", "avx512_bf16"))
         monkeypatch.setenv("TRINE_ISA", plain)

@@ -242,9 +242,9 @@ def test_demo_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_files_of_other_kinds(tmp_path: Path) -> None:
-    path = tmp_path / "model.trine"
+    path = tmp_path / "model.onnx"
     path.touch()
-    with pytest.raises(ModelError, match=r"model\.trine: not a file that can be read; what can is"):
+    with pytest.raises(ModelError, match=r"model\.onnx: not a file that can be read; what can is"):
         trine.load(path)
 
 

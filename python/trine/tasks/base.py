@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -204,6 +206,36 @@ class Task(ABC):
             values = spread(flat)
             results[name] = values[..., 0] if name in self._squeezed else values
         return results
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as one compiled file, which `trine.load` maps and runs in place.
+
+        Weights are stored as they are computed with, in the dtype that the model was loaded in;
+        results of the file are those of this model, bit for bit.
+
+        Parameters
+        ----------
+        path : str or path
+            Ends with ``.trine``. A file of that name is replaced when all of the new one is on
+            the disk; models that have it mapped keep what they have.
+
+        Raises
+        ------
+        InputError
+            Another ending.
+        OSError
+            The file cannot be written.
+        """
+        from trine import compiled
+
+        compiled.save(
+            self._core,
+            self._checkpoint,
+            self._tokenizer,
+            Path(os.fspath(path)).expanduser(),
+            outputs=self.needs,
+            max_seq_length=self._max_seq_length,
+        )
 
     def close(self) -> None:
         """Give back the memory. Calls that are under way end well; later ones raise InputError."""
