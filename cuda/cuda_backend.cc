@@ -8,6 +8,7 @@
 #include "context.h"
 #include "exec/distances.h"
 #include "exec/host.h"
+#include "kernels/linear.h"
 #include "kv_pool.h"
 #include "lower.h"
 #include "memory.h"
@@ -74,12 +75,21 @@ class CudaBackend : public Backend {
     return memory;
   }
 
+  Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
+    const auto& dims = graph[weight].shape.dims;
+    if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
+    const bool multiplied = consumer.op == Op::linear && slot == 1;
+    if (!multiplied && (consumer.op != Op::attention || slot < 4))
+      return {"dense", DType::kF32, dims};
+    const DType dtype = multiplied ? host::weight_dtype(consumer, dtype_) : dtype_;
+    return {cat("rows_", name_of(dtype)), dtype, {dims[0], linear_ldw(dtype, dims[1])}};
+  }
+
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
-    if (consumer.op == Op::embedding) return weights_.table(graph, weight);
-    if (consumer.op == Op::linear && slot == 1)
-      return weights_.linear(graph, weight, host::weight_dtype(consumer, dtype_));
-    if (consumer.op == Op::attention && slot >= 4) return weights_.linear(graph, weight, dtype_);
-    return weights_.floats(graph, weight);
+    const Form wanted = form(graph, weight, consumer, slot);
+    if (wanted.name == "table") return weights_.table(graph, weight);
+    return wanted.name == "dense" ? weights_.floats(graph, weight)
+                                  : weights_.linear(graph, weight, wanted.dtype);
   }
 
   DType value_dtype(const Graph& graph, const Node& node) const noexcept override {

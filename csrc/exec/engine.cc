@@ -67,6 +67,10 @@ Engine::Engine(Graph graph, std::unique_ptr<Backend> backend,
       stored_(std::move(stored)),
       weights_(*backend_, stored_),
       workspace_(*backend_) {
+  if (stored_ && !backend_->properties().host_memory) {
+    throw DeviceError(cat("a compiled file is for the CPU, not for ", backend_->properties().device,
+                          ": load the model's folder there"));
+  }
   verify(graph_);
   check_unused();
   kv_layout_ = std::make_shared<const KvLayout>(kv_layout(graph_));

@@ -14,10 +14,6 @@
 
 #include "base/error.h"
 
-#ifndef TRINE_VERSION
-#define TRINE_VERSION "unknown"
-#endif
-
 namespace trine {
 namespace {
 
@@ -45,15 +41,16 @@ const void* find_symbol(const std::string& path) {
 #define TRINE_TEXT(x) TRINE_TEXT_OF(x)
 
 const char* plugin_build() noexcept {
-  return "trine " TRINE_VERSION ", plugin API 1, "
+  static const std::string text = cat("trine ", version(), ", plugin API ", PluginApi::kVersion,
 #if defined(__clang__)
-         "clang " TRINE_TEXT(__clang_major__)
+                                      ", clang " TRINE_TEXT(__clang_major__)
 #elif defined(__GNUC__)
-         "gcc " TRINE_TEXT(__GNUC__)
+                                      ", gcc " TRINE_TEXT(__GNUC__)
 #elif defined(_MSC_VER)
-         "msvc " TRINE_TEXT(_MSC_VER)
+                                      ", msvc " TRINE_TEXT(_MSC_VER)
 #endif
-      ;
+  );
+  return text.c_str();
 }
 
 const Plugin& Plugin::load(const std::string& path) {
