@@ -15,7 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = [
-    f"tests/simt/{name}.cc" for name in ("block", "fiber", "fragments", "shared_memory", "warp")
+    f"tests/simt/{name}.cc"
+    for name in ("block", "fiber", "fragments", "launch", "shared_memory", "warp")
 ]
 INCLUDES = ["-Itests", "-Icuda", "-Icsrc"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]  # nvcc's `#pragma unroll`
