@@ -205,6 +205,8 @@ void run(const Case& c) {
   }
   Memory workspace(attention_workspace(a) / 4 + 1, kF32);
   a.workspace = workspace.get();
+  Memory counters(std::vector<int32_t>(size_t(attention_counters(a)) + 1, 0));
+  a.counters = counters.get<int32_t>();
 
   const double us = time_of([&](int i, cudaStream_t stream) {
     a.cache.keys = i % layers * 2 * part_size;

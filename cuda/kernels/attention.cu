@@ -12,7 +12,7 @@ using attend::Params;
 
 bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
-// Rows of a (sequence, key head) that kSplit may have.
+// Rows of a (sequence, key head) where that is short.
 int split_rows(const AttentionArgs& args) {
   const int group = args.heads / args.kv_heads;
   if (args.queries != Queries::kAll) return group;
@@ -78,6 +78,11 @@ int64_t attention_workspace(const AttentionArgs& args) {
   return rows * chunks(args) * (args.head_dim + 2) * static_cast<int64_t>(sizeof(float));
 }
 
+int64_t attention_counters(const AttentionArgs& args) {
+  if (args.cache.data == nullptr) return 0;
+  return int64_t{args.batch.sequences} * args.kv_heads * ((split_rows(args) + 15) / 16);
+}
+
 cudaError_t attention(const AttentionArgs& args, cudaStream_t stream) {
   if (!valid(args)) return cudaErrorInvalidValue;
   if (args.batch.sequences == 0) return cudaSuccess;
@@ -104,10 +109,8 @@ cudaError_t attention(const AttentionArgs& args, cudaStream_t stream) {
   const int longest_new = args.batch.max_length;
   if (args.batch.sequences > 1 || (args.cache.all && is_short(longest_new))) {
     p.split_rows = split_rows(args);
-    cudaError_t error = bf16 ? attend::rows_bf16(attend::Kind::kSplit, p, p.split_rows, stream)
-                             : attend::rows_f32(attend::Kind::kSplit, p, p.split_rows, stream);
-    if (error != cudaSuccess) return error;
-    if (p.chunks > 1) error = attend::join(p, stream);
+    p.counters = args.counters;
+    const cudaError_t error = bf16 ? attend::split_bf16(p, stream) : attend::split_f32(p, stream);
     if (error != cudaSuccess) return error;
   }
   if (args.cache.all && is_short(longest_new)) return cudaSuccess;

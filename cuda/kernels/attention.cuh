@@ -43,12 +43,15 @@ struct Params {
   const int32_t* position_at;
   int reach;
   KvPages cache;
-  bool vectors;    // 16 bytes of any head's rows may be copied at once
-  int stages;      // buffers for tiles of K and V: 1 or 2
-  int tiles;       // of rows, in the longest sequence
-  int chunks;      // kSplit: of keys, in the longest sequence
-  int split_rows;  // kSplit: rows of a (sequence, key head) in `partial`
-  float* partial;  // kSplit: outputs, then maxima and sums
+  bool vectors;  // 16 bytes of any head's rows may be copied at once
+  int stages;    // buffers for tiles of K and V: 1 or 2
+  int tiles;     // of rows, in the longest sequence
+  int chunks;    // of keys, in the longest sequence
+  // attention_split.cuh: rows of a (sequence, key head) in `partial`, which has outputs, then
+  // maxima and sums; a counter for each 16 of them.
+  int split_rows;
+  float* partial;
+  int32_t* counters;
 };
 
 // How a tile is laid out in shared memory.
@@ -126,13 +129,10 @@ struct Copy {
   static constexpr int kAcross = S::kUnits < kThreads ? S::kUnits : kThreads;
   static constexpr int kDown = kThreads / kAcross;
 
-  // Rows 0 .. rows - 1 of kD columns: row i from from + i * ld, zeros from row `valid` and column
-  // head_dim on. Ends in cp.async's current group, or is done.
+  // Rows 0 .. kRows - 1 of kD columns: row i from from + i * ld, zeros from row `valid` and column
+  // head_dim on. All 16 bytes at once, in cp.async's current group.
   template <int kRows>
   static TRINE_DEV void rows(T* tile, const T* from, int64_t ld, int valid, const Params& p) {
-    if (!p.vectors) {
-      return one_by_one(tile, kRows, p, [&](int i) { return i < valid ? from + i * ld : nullptr; });
-    }
     const int thread = static_cast<int>(threadIdx.x);
     if (kAcross * kDown < kThreads && thread >= kAcross * kDown) return;
     const int first = thread / kAcross;
@@ -141,7 +141,7 @@ struct Copy {
       const int col = unit * kElements;
       const int end = col < p.head_dim ? valid : 0;
       const T* source = from + first * ld + col;
-      T* to = tile + first * S::kLd + col;
+      T* const to = tile + first * S::kLd + col;
 #pragma unroll
       for (int i = 0; i < kRows; i += kDown) {
         if (kRows % kDown != 0 && first + i >= kRows) break;
@@ -151,43 +151,21 @@ struct Copy {
     }
   }
 
-  // The first `count` of rows that all exist.
-  static TRINE_DEV void some_rows(T* tile, const T* from, int64_t ld, int count, const Params& p) {
-    if (!p.vectors) return one_by_one(tile, count, p, [&](int i) { return from + i * ld; });
-    const int thread = static_cast<int>(threadIdx.x);
-    if (kAcross * kDown < kThreads && thread >= kAcross * kDown) return;
-    const int first = thread / kAcross;
-#pragma unroll
-    for (int unit = thread % kAcross; unit < S::kUnits; unit += kAcross) {
-      const int col = unit * kElements;
-      const bool valid = col < p.head_dim;
-      const T* source = from + first * ld + col;
-      T* to = tile + first * S::kLd + col;
-#pragma unroll 4
-      for (int i = first; i < count; i += kDown) {
-        cp_async16_zfill(to, source, valid);
-        source += kDown * ld, to += kDown * S::kLd;
-      }
-    }
-  }
-
-  // Row i from at(i), or zeros where that is null.
+  // Row i from at(i), or zeros where that is null; of any alignment. For the few tiles of which
+  // this must be said, so kept small.
   template <class At>
   static TRINE_DEV void picked(T* tile, int rows, const Params& p, const At& at) {
-    if (!p.vectors) return one_by_one(tile, rows, p, at);
+    if (p.vectors) {
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i < rows * S::kUnits; i += kThreads) {
-      const int row = i / S::kUnits, col = i % S::kUnits * kElements;
-      const T* from = at(row);
-      const bool valid = from != nullptr && col < p.head_dim;
-      cp_async16_zfill(tile + row * S::kLd + col, valid ? from + col : static_cast<const T*>(p.q),
-                       valid);
+      for (int i = static_cast<int>(threadIdx.x); i < rows * S::kUnits; i += kThreads) {
+        const int row = i / S::kUnits, col = i % S::kUnits * kElements;
+        const T* from = at(row);
+        const bool valid = from != nullptr && col < p.head_dim;
+        cp_async16_zfill(tile + row * S::kLd + col, valid ? from + col : static_cast<const T*>(p.q),
+                         valid);
+      }
+      return;
     }
-  }
-
- private:
-  template <class At>
-  static TRINE_DEV void one_by_one(T* tile, int rows, const Params& p, const At& at) {
 #pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < rows * kD; i += kThreads) {
       const int row = i / kD, col = i % kD;
@@ -224,30 +202,34 @@ struct Keys {
     }
   }
 
-  // Tile `tile` of K or V, whose rows of this run begin at `rows`. A tile lies in one page.
+  // Parts begin .. end - 1 (0: K, 1: V) of tile `tile`, to `to` and on. A tile lies in one page.
   template <int kD, int kThreads>
-  TRINE_DEV void copy_part(T* part, int tile, const T* rows, int64_t ld, int64_t in_pages,
-                           const Params& p) const {
-    constexpr int kTile = Shape<T, kD>::kTile;
-    static_assert(KvPages::kTokens % kTile == 0);
+  TRINE_DEV void copy(T* to, int tile, int begin, int end, const Params& p) const {
+    using S = Shape<T, kD>;
     using Part = Copy<T, kD, kThreads>;
-    const int begin = tile * kTile, valid = count - begin, old = past - begin;
-    if (old <= 0) return Part::template rows<kTile>(part, rows - old * ld, ld, valid, p);
-    const T* const page = pages + table[begin / KvPages::kTokens] * p.cache.page_stride + in_pages +
-                          begin % KvPages::kTokens * p.head_dim;
-    if (old >= min(valid, kTile))
-      return Part::template rows<kTile>(part, page, p.head_dim, valid, p);
-    Part::picked(part, kTile, p, [&](int i) {
-      return i >= valid ? nullptr : i < old ? page + i * p.head_dim : rows + (i - old) * ld;
-    });
-  }
-  template <int kD, int kThreads>
-  TRINE_DEV void copy_k(T* part, int tile, const Params& p) const {
-    copy_part<kD, kThreads>(part, tile, k, p.ldk, p.cache.keys, p);
-  }
-  template <int kD, int kThreads>
-  TRINE_DEV void copy_v(T* part, int tile, const Params& p) const {
-    copy_part<kD, kThreads>(part, tile, v, p.ldv, p.cache.values, p);
+    static_assert(KvPages::kTokens % S::kTile == 0);
+    const int at = tile * S::kTile, valid = count - at, old = past - at;
+    const T* page = nullptr;
+    if (old > 0) {
+      page = pages + table[at / KvPages::kTokens] * p.cache.page_stride +
+             at % KvPages::kTokens * p.head_dim;
+    }
+    const bool of_page = old >= min(valid, S::kTile);
+#pragma unroll 1
+    for (int part = begin; part < end; ++part, to += S::kTile * S::kLd) {
+      const T* paged = nullptr;
+      if (page != nullptr) paged = page + (part == 0 ? p.cache.keys : p.cache.values);
+      const int64_t ld = part == 0 ? p.ldk : p.ldv;
+      const T* const rows = (part == 0 ? k : v) - old * ld;
+      if (p.vectors && (old <= 0 || of_page)) {
+        Part::template rows<S::kTile>(to, of_page ? paged : rows, of_page ? p.head_dim : ld, valid,
+                                      p);
+      } else {
+        Part::picked(to, S::kTile, p, [&](int i) {
+          return i >= valid ? nullptr : i < old ? paged + i * p.head_dim : rows + i * ld;
+        });
+      }
+    }
   }
 
   // This run's tokens begin .. end - 1 to their places in the pages. Nobody reads them there
@@ -307,13 +289,12 @@ struct Rows {
   }
 
   // The running softmax: scores (times `scale`) become exponentials, and what has been summed up
-  // is brought to the new maximum. few: rows from 8 on don't exist, and come to nothing.
-  TRINE_DEV void soften(float (&s)[kRowTiles][kScores][4], float scale, bool few = false) {
+  // is brought to the new maximum.
+  TRINE_DEV void soften(float (&s)[kRowTiles][kScores][4], float scale) {
 #pragma unroll
     for (int r = 0; r < kRowTiles; ++r) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        if (few && half == 1) continue;
         float top = -INFINITY;
 #pragma unroll
         for (int n = 0; n < kScores; ++n)
@@ -325,16 +306,23 @@ struct Rows {
         const float base = top == -INFINITY ? 0.0f : top;
         const float shrink = fast_exp2(largest[r][half] - base);
         largest[r][half] = top;
-        float total = 0.0f;
+        float total[kScores];
 #pragma unroll
         for (int n = 0; n < kScores; ++n) {
-#pragma unroll
-          for (int c = 2 * half; c < 2 * half + 2; ++c) {
-            s[r][n][c] = fast_exp2(fmaf(s[r][n][c], scale, -base));
-            total += s[r][n][c];
-          }
+          float& a = s[r][n][2 * half];
+          float& b = s[r][n][2 * half + 1];
+          a = fast_exp2(fmaf(a, scale, -base));
+          b = fast_exp2(fmaf(b, scale, -base));
+          total[n] = a + b;
         }
-        sum[r][half] = fmaf(sum[r][half], shrink, total);
+        // In pairs, pairs of pairs and so on: warps that have a part of the columns each can do so,
+        // too.
+#pragma unroll
+        for (int step = 1; step < kScores; step *= 2) {
+#pragma unroll
+          for (int n = 0; n < kScores; n += 2 * step) total[n] += total[n + step];
+        }
+        sum[r][half] = fmaf(sum[r][half], shrink, total[0]);
 #pragma unroll
         for (int n = 0; n < kD / 8; ++n) {
           out[r][n][2 * half] *= shrink;
@@ -505,6 +493,12 @@ TRINE_DEV void store_pair(const Params& p, int64_t row, int col, int end, float 
   }
 }
 
+// By all of a block.
+TRINE_DEV void store_zeros(const Params& p, int64_t row, int col, int end) {
+  for (col += static_cast<int>(threadIdx.x) * 2; col < end; col += 2 * static_cast<int>(blockDim.x))
+    store_pair(p, row, col, end, 0.0f, 0.0f);
+}
+
 // ---- A sequence as a block sees it
 
 inline constexpr int kShortRows = 16;
@@ -530,7 +524,7 @@ struct Sequence {
   TRINE_DEV int64_t matrix_row(const Params& p, int row) const {
     return p.queries == Queries::kAll ? first + row : b;
   }
-  // Few rows a key head, which kSplit computes.
+  // Few rows a key head: attention_split.cuh has them.
   TRINE_DEV bool is_short(const Params& p) const {
     return past >= 0 && (length == 1 || length * (p.heads / p.kv_heads) <= kShortRows);
   }
@@ -538,62 +532,40 @@ struct Sequence {
 
 enum class Kind {
   kPlain,
-  kBias,    // a bias for each distance; scales below 0, too
-  kCausal,  // with or without caches, in chunks
-  kSplit    // the same for one chunk of keys, the rows being all queries of all heads of a key head
+  kBias,   // a bias for each distance; scales below 0, too
+  kCausal  // with or without caches, in chunks
 };
 
 template <class T, int kD, int kRowTiles, int kWarps, Kind kKind>
 TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
   using S = Shape<T, kD>;
   constexpr int kTile = S::kTile, kRows = 16 * kRowTiles * kWarps;
-  constexpr bool kSplit = kKind == Kind::kSplit;
-  constexpr bool kChunked = kKind == Kind::kCausal;
-  constexpr bool kCausal = kChunked || kSplit;
+  constexpr bool kCausal = kKind == Kind::kCausal;
   TRINE_DYNAMIC_SHARED(unsigned char, shared);
   const int lane = lane_of(), warp = static_cast<int>(threadIdx.x) / 32;
   const int group = p.heads / p.kv_heads;
 
   // Heads of a tile beside each other, then the tiles of a sequence, those of many keys first.
   int block = static_cast<int>(blockIdx.x);
-  const int of = kSplit ? p.kv_heads : p.heads;
-  const int head = block % of;
-  block /= of;
+  const int head = block % p.heads;
+  block /= p.heads;
   const int row_tile = p.tiles - 1 - block % p.tiles;
-  block /= p.tiles;
-  const int chunk = kSplit ? block % p.chunks : 0;
-  const Sequence seq(p, kSplit ? block / p.chunks : block);
-  if (kCausal && p.cache.data != nullptr && seq.is_short(p) != kSplit) return;
-  const int kv_head = kSplit ? head : head / group;
-  const int width = kSplit ? group : 1;  // heads
+  const Sequence seq(p, block / p.tiles);
+  if (kCausal && p.cache.data != nullptr && seq.is_short(p)) return;
+  const int kv_head = head / group, rows = seq.asked, first_row = row_tile * kRows;
   if (p.queries != Queries::kAll && seq.length == 0) {
-    if (row_tile > 0 || chunk > 0) return;
-    const int to = head * width * p.head_dim, to_end = to + width * p.head_dim;
-    for (int c = to + static_cast<int>(threadIdx.x) * 2; c < to_end; c += 2 * kWarps * 32)
-      store_pair(p, seq.b, c, to_end, 0.0f, 0.0f);
+    if (row_tile == 0) store_zeros(p, seq.b, head * p.head_dim, (head + 1) * p.head_dim);
     return;
   }
   const Keys<T> keys(p, seq.b, kv_head, seq.first, seq.past, seq.keys);
-  const int rows = seq.asked * width, first_row = row_tile * kRows;
-  if (kCausal && keys.pages != nullptr) {
-    if (kSplit) {
-      if (chunk == 0 && row_tile == 0) keys.append(0, seq.length, p);
-    } else if (head % group == 0 && first_row < seq.length) {
-      keys.append(first_row, min(first_row + kRows, seq.length), p);
-    }
-  }
+  if (kCausal && keys.pages != nullptr && head % group == 0 && first_row < seq.length)
+    keys.append(first_row, min(first_row + kRows, seq.length), p);
   if (first_row >= rows) return;
-  const auto token_of = [&](int row) { return seq.token(p, kSplit ? row / group : row); };
-  const auto head_of = [&](int row) { return kSplit ? kv_head * group + row % group : head; };
-  const auto matrix_row = [&](int row) { return seq.matrix_row(p, kSplit ? row / group : row); };
-  const int last_row = min(first_row + kRows, rows) - 1;
   // Keys below `seen` for the last row, and for all rows.
-  const int seen = kCausal ? seq.before() + token_of(last_row) + 1 : seq.keys;
-  const int seen_by_all = kCausal ? seq.before() + token_of(first_row) + 1 : seq.keys;
-  const int begin = kSplit ? chunk * (kChunkKeys / kTile) : 0;
-  int end = (seen + kTile - 1) / kTile;
-  if (kSplit) end = min(end, begin + kChunkKeys / kTile);
-  if (begin >= end) return;
+  const int last_row = min(first_row + kRows, rows) - 1;
+  const int seen = kCausal ? seq.before() + seq.token(p, last_row) + 1 : seq.keys;
+  const int seen_by_all = kCausal ? seq.before() + seq.token(p, first_row) + 1 : seq.keys;
+  const int end = (seen + kTile - 1) / kTile;
 
   T* const q_tile = reinterpret_cast<T*>(shared);
   // Outputs of the chunks before; where queries are in registers, in their place.
@@ -601,28 +573,23 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
       shared + (S::kHeldQueries ? 0 : kRows * S::kLd * static_cast<int>(sizeof(T))));
   constexpr int kQueryBytes = kRows * S::kLd * static_cast<int>(sizeof(T));
   constexpr int kTotalBytes = kRows * kD * static_cast<int>(sizeof(float));
-  const bool many = kChunked && seen > kChunkKeys;
-  const int total_bytes = kChunked && p.chunks > 1 ? kTotalBytes : 0;
+  const bool many = kCausal && seen > kChunkKeys;
+  const int total_bytes = kCausal && p.chunks > 1 ? kTotalBytes : 0;
   T* const tiles = reinterpret_cast<T*>(
       shared + (S::kHeldQueries ? max(kQueryBytes, total_bytes) : kQueryBytes + total_bytes));
   constexpr int kPart = kTile * S::kLd;  // elements of K's or V's part of a buffer
 
   using QueryCopy = Copy<T, kD, kWarps * 32>;
-  const T* const q = static_cast<const T*>(p.q);
-  if constexpr (kSplit) {
-    QueryCopy::picked(q_tile, kRows, p, [&](int i) {
-      const int row = first_row + i;
-      return row < rows ? q + matrix_row(row) * p.ldq + head_of(row) * p.head_dim : nullptr;
-    });
+  const T* const q =
+      static_cast<const T*>(p.q) + seq.matrix_row(p, first_row) * p.ldq + head * p.head_dim;
+  if (p.vectors) {
+    QueryCopy::template rows<kRows>(q_tile, q, p.ldq, rows - first_row, p);
   } else {
-    QueryCopy::template rows<kRows>(q_tile, q + matrix_row(first_row) * p.ldq + head * p.head_dim,
-                                    p.ldq, rows - first_row, p);
+    QueryCopy::picked(q_tile, kRows, p,
+                      [&](int i) { return first_row + i < rows ? q + i * p.ldq : nullptr; });
   }
   cp_async_commit();
-  keys.template copy_k<kD, kWarps * 32>(tiles, begin, p);
-  keys.template copy_v<kD, kWarps * 32>(tiles + kPart, begin, p);
-  cp_async_commit();
-  cp_async_wait<1>();
+  cp_async_wait<0>();
   __syncthreads();
   QueryRows<T, kD, kRowTiles> queries(q_tile + warp * 16 * kRowTiles * S::kLd);
   Rows<T, kD, kRowTiles> state;
@@ -674,18 +641,23 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
     state.clear();
   };
 
-  for (int tile = begin; tile < end; ++tile) {
-    const int buffer = p.stages == 2 ? (tile - begin) & 1 : 0;
-    T* const k_tile = tiles + buffer * 2 * kPart;
-    cp_async_wait<0>();
+  // With two buffers the copy of a tile is under way while the tile before is computed.
+  const int ahead = p.stages - 1;
+  for (int tile = -ahead; tile < end; ++tile) {
+    if (ahead == 1) cp_async_wait<0>();
     __syncthreads();
-    if (p.stages == 2 && tile + 1 < end) {
-      T* const next = tiles + (buffer ^ 1) * 2 * kPart;
-      keys.template copy_k<kD, kWarps * 32>(next, tile + 1, p);
-      keys.template copy_v<kD, kWarps * 32>(next + kPart, tile + 1, p);
+    if (tile + ahead < end) {
+      keys.template copy<kD, kWarps * 32>(tiles + ((tile + ahead) & ahead) * 2 * kPart,
+                                          tile + ahead, 0, 2, p);
       cp_async_commit();
     }
-    if (kChunked && tile > 0 && tile % (kChunkKeys / kTile) == 0) join(tile == kChunkKeys / kTile);
+    if (tile < 0) continue;
+    if (ahead == 0) {
+      cp_async_wait<0>();
+      __syncthreads();
+    }
+    const T* const k_tile = tiles + (tile & ahead) * 2 * kPart;
+    if (kCausal && tile > 0 && tile % (kChunkKeys / kTile) == 0) join(tile == kChunkKeys / kTile);
     float s[kRowTiles][kTile / 8][4];
     queries.scores(s, k_tile);
     const int from = tile * kTile + lane % 4 * 2;  // this lane's first key
@@ -697,7 +669,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
       constexpr int kNear = kTile / 8 + 2 * kRowTiles - 1;
       float near[kNear][2];
       const int distance =
-          from - token_of(first_row) - (first - first_row) - 8 * (2 * kRowTiles - 1);
+          from - seq.token(p, first_row) - (first - first_row) - 8 * (2 * kRowTiles - 1);
 #pragma unroll
       for (int n = 0; n < kNear; ++n) {
 #pragma unroll
@@ -724,7 +696,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int row = first + 16 * r + half * 8;
-          const int sees = kCausal ? seq.before() + token_of(row) + 1 : seq.keys;
+          const int sees = kCausal ? seq.before() + seq.token(p, row) + 1 : seq.keys;
 #pragma unroll
           for (int n = 0; n < kTile / 8; ++n) {
 #pragma unroll
@@ -734,14 +706,8 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
         }
       }
     }
-    state.soften(s, scale, kSplit && rows - first_row <= 8);
+    state.soften(s, scale);
     state.add(s, k_tile + kPart);
-    if (p.stages == 1 && tile + 1 < end) {
-      __syncthreads();
-      keys.template copy_k<kD, kWarps * 32>(tiles, tile + 1, p);
-      keys.template copy_v<kD, kWarps * 32>(tiles + kPart, tile + 1, p);
-      cp_async_commit();
-    }
   }
 
   if (many) {
@@ -757,29 +723,8 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
       const int row = first + 16 * r + 8 * half;
       if (row >= rows) continue;
       const int col = lane % 4 * 2;
-      if (kSplit && seq.keys > kChunkKeys) {
-        // Not divided: p.partial is outputs [..][chunks][head_dim], then [..][chunks][2].
-        const int64_t at =
-            ((static_cast<int64_t>(seq.b) * p.kv_heads + kv_head) * p.split_rows + row) * p.chunks +
-            chunk;
-        const int64_t all =
-            static_cast<int64_t>(p.sequences) * p.kv_heads * p.split_rows * p.chunks;
-        float* const to = p.partial + at * p.head_dim;
-#pragma unroll
-        for (int n = 0; n < kD / 8; ++n) {
-#pragma unroll
-          for (int c = 0; c < 2; ++c)
-            if (8 * n + col + c < p.head_dim) to[8 * n + col + c] = state.out[r][n][2 * half + c];
-        }
-        if (lane % 4 == 0) {
-          float* const scalars = p.partial + all * p.head_dim + at * 2;
-          scalars[0] = state.largest[r][half];
-          scalars[1] = state.sum[r][half];
-        }
-        continue;
-      }
       const float by = 1.0f / (many ? sum[r][half] : state.sum[r][half]);
-      const int to = head_of(row) * p.head_dim, to_end = to + p.head_dim;
+      const int to = head * p.head_dim, to_end = to + p.head_dim;
 #pragma unroll
       for (int n = 0; n < kD / 8; ++n) {
         float a = state.out[r][n][2 * half], b = state.out[r][n][2 * half + 1];
@@ -787,56 +732,8 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
           const float4 t = total[n * kWarps * 32];
           a = half == 0 ? t.x : t.z, b = half == 0 ? t.y : t.w;
         }
-        store_pair(p, matrix_row(row), to + 8 * n + col, to_end, a * by, b * by);
+        store_pair(p, seq.matrix_row(p, row), to + 8 * n + col, to_end, a * by, b * by);
       }
-    }
-  }
-}
-
-// What kSplit left of a row's chunks becomes the row: a warp each.
-// kColumns: of a lane.
-template <int kColumns>
-TRINE_GLOBAL void join_chunks(Params p) {
-  const int group = p.heads / p.kv_heads, lane = lane_of();
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * (blockDim.x / 32) + threadIdx.x / 32;
-  const int row = static_cast<int>(at % p.split_rows);
-  const int kv_head = static_cast<int>(at / p.split_rows % p.kv_heads);
-  const int64_t b = at / p.split_rows / p.kv_heads;
-  if (b >= p.sequences) return;
-  const Sequence seq(p, static_cast<int>(b));
-  if (!seq.is_short(p) || row >= seq.asked * group || seq.keys <= kChunkKeys) return;
-  const int64_t all = static_cast<int64_t>(p.sequences) * p.kv_heads * p.split_rows * p.chunks;
-  const float* const out = p.partial + at * p.chunks * p.head_dim;
-  const float* const scalars = p.partial + all * p.head_dim + at * p.chunks * 2;
-  const int seen = seq.before() + seq.token(p, row / group) + 1;
-  const int chunks = (seen + kChunkKeys - 1) / kChunkKeys;
-  float total[kColumns];
-  float largest = scalars[0], sum = scalars[1];
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i) {
-    const int c = lane + 32 * i;
-    total[i] = c < p.head_dim ? out[c] : 0.0f;
-  }
-  for (int chunk = 1; chunk < chunks; ++chunk) {
-    const Join join(largest, sum, scalars[2 * chunk], scalars[2 * chunk + 1]);
-#pragma unroll
-    for (int i = 0; i < kColumns; ++i) {
-      const int c = lane + 32 * i;
-      if (c < p.head_dim) total[i] = join(total[i], out[chunk * p.head_dim + c]);
-    }
-  }
-  const float by = 1.0f / sum;
-  const int head = kv_head * group + row % group;
-  const int64_t y_row = seq.matrix_row(p, row / group);
-#pragma unroll
-  for (int i = 0; i < kColumns; ++i) {
-    const int c = lane + 32 * i;
-    if (c >= p.head_dim) continue;
-    const int64_t to = y_row * p.ldy + head * p.head_dim + c;
-    if (p.y_is_bf16) {
-      static_cast<bf16*>(p.y)[to] = __float2bfloat16(total[i] * by);
-    } else {
-      static_cast<float*>(p.y)[to] = total[i] * by;
     }
   }
 }

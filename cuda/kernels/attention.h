@@ -51,8 +51,10 @@ struct AttentionArgs {
   const int32_t* position_at = nullptr;    // position_at[d], |d| <= reach: device memory
   int32_t reach = 0;
   Queries queries = Queries::kAll;
-  KvPages cache;              // causal only; new rows of k and v are appended
-  void* workspace = nullptr;  // attention_workspace(args) bytes, device memory
+  KvPages cache;                // causal only; new rows of k and v are appended
+  void* workspace = nullptr;    // attention_workspace(args) bytes, device memory
+  int32_t* counters = nullptr;  // attention_counters(args) of them, zero before and after; or null:
+                                // decoding takes a launch more
 };
 
 inline constexpr int kMaxHeadDim = 256;
@@ -65,6 +67,7 @@ inline constexpr int kChunkKeys = 256;
 
 // Of sizes alone, so that it can be asked before there is memory.
 int64_t attention_workspace(const AttentionArgs& args);
+int64_t attention_counters(const AttentionArgs& args);
 
 cudaError_t attention(const AttentionArgs& args, cudaStream_t stream);
 

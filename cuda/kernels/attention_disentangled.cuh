@@ -6,6 +6,8 @@
 // their rows lie in a row of the tables, since from one distance to the next p stays or falls by
 // one. So these rows are copied into shared memory, first PQ's and then PK's; the block multiplies
 // its keys with PQ's, each warp its queries with PK's, and each score picks its two terms by row.
+// Both kinds of terms lie in the same place, one after the other: that is what lets three blocks
+// of 64 queries, 64 keys and 64 columns of bfloat16 share a multiprocessor.
 // Nothing depends on how rows of the tables are cut into tiles: a term is a sum over the columns of
 // one key or query and one row.
 #pragma once
@@ -30,12 +32,13 @@ struct DisentangledShape {
   static constexpr int kTableBytes = kSpan * S::kLd * kSize;
   static constexpr int kKeyTermBytes = (kTile * kLdKeyTerms * 4 + 15) / 16 * 16;
   static constexpr int kQueryTermBytes = kRows * kLdQueryTerms * 4;
-  // Queries that are held in registers lie in the place of the key terms before.
-  static constexpr int kFirstBytes =
-      S::kHeldQueries ? (kQueryBytes > kKeyTermBytes ? kQueryBytes : kKeyTermBytes)
-                      : kQueryBytes + kKeyTermBytes;
-  static constexpr int kSharedBytes =
-      kFirstBytes + kQueryTermBytes + 2 * kPart * kSize + kTableBytes;
+  static constexpr int kTermBytes =
+      kKeyTermBytes > kQueryTermBytes ? kKeyTermBytes : kQueryTermBytes;
+  // Queries that are held in registers lie in the place of the terms before.
+  static constexpr int kFirstBytes = S::kHeldQueries
+                                         ? (kQueryBytes > kTermBytes ? kQueryBytes : kTermBytes)
+                                         : kQueryBytes + kTermBytes;
+  static constexpr int kSharedBytes = kFirstBytes + 2 * kPart * kSize + kTableBytes;
 };
 
 // Rows first .. first + 15 of a table of `count` rows as load_b has them; those that don't exist
@@ -77,7 +80,8 @@ TRINE_DEV void multiply_table(float* terms, int ld, const Get& a, const T* table
 }
 
 template <class T, int kD, int kWarps>
-TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
+TRINE_GLOBAL void __launch_bounds__(kWarps * 32, kD == 64 && kWarps == 4 && sizeof(T) == 2 ? 3 : 1)
+    disentangled_rows(Params p) {
   using S = Shape<T, kD>;
   using D = DisentangledShape<T, kD, kWarps>;
   using BlockCopy = Copy<T, kD, kWarps * 32>;
@@ -101,11 +105,9 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
   const int first_token = seq.token(p, first_row);
 
   T* const q_tile = reinterpret_cast<T*>(shared);
-  float* const key_terms =
-      reinterpret_cast<float*>(shared + (S::kHeldQueries ? 0 : D::kQueryBytes));
-  float* const query_terms =
-      reinterpret_cast<float*>(shared + D::kFirstBytes) + warp * 16 * D::kLdQueryTerms;
-  T* const k_tile = reinterpret_cast<T*>(shared + D::kFirstBytes + D::kQueryTermBytes);
+  float* const terms = reinterpret_cast<float*>(shared + (S::kHeldQueries ? 0 : D::kQueryBytes));
+  float* const own_terms = terms + warp * 16 * D::kLdQueryTerms;
+  T* const k_tile = reinterpret_cast<T*>(shared + D::kFirstBytes);
   T* const v_tile = k_tile + D::kPart;
   T* const table = v_tile + D::kPart;
   const Keys<T> keys(p, seq.b, kv_head, seq.first, -1, seq.keys);
@@ -122,38 +124,57 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
   };
   const auto copy_table = [&](const void* from, int64_t ld, int first, int count) {
     const T* const rows = static_cast<const T*>(from) + first * ld + head * p.head_dim;
-    BlockCopy::some_rows(table, rows, ld, count, p);
+    if (p.vectors) {
+      BlockCopy::template rows<D::kSpan>(table, rows, ld, count, p);
+    } else {
+      BlockCopy::picked(table, count, p, [&](int i) { return rows + i * ld; });
+    }
   };
-  const auto copy_keys_and_table = [&](int tile) {
-    int first, count;
-    rows_at(tile, first_token, kRows, first, count);
-    keys.template copy_k<kD, kWarps * 32>(k_tile, tile, p);
-    if (by_key) copy_table(p.position_queries, p.ld_queries, first, count);
+  // Each in a group of its own.
+  const auto copy_part = [&](int tile, int part) {
+    if (tile * kTile < seq.keys)
+      keys.template copy<kD, kWarps * 32>(part == 0 ? k_tile : v_tile, tile, part, part + 1, p);
+    cp_async_commit();
+  };
+  const auto copy_key_table = [&](int tile) {
+    if (by_key && tile * kTile < seq.keys) {
+      int first, count;
+      rows_at(tile, first_token, kRows, first, count);
+      copy_table(p.position_queries, p.ld_queries, first, count);
+    }
+    cp_async_commit();
   };
 
-  BlockCopy::template rows<kRows>(
-      q_tile, static_cast<const T*>(p.q) + seq.matrix_row(p, first_row) * p.ldq + head * p.head_dim,
-      p.ldq, seq.asked - first_row, p);
-  copy_keys_and_table(0);
-  keys.template copy_v<kD, kWarps * 32>(v_tile, 0, p);
-  cp_async_commit();
+  BlockCopy::picked(q_tile, kRows, p, [&](int i) {
+    const int row = first_row + i;
+    return row < seq.asked
+               ? static_cast<const T*>(p.q) + seq.matrix_row(p, row) * p.ldq + head * p.head_dim
+               : nullptr;
+  });
+  copy_part(0, 0);
+  copy_key_table(0);
   cp_async_wait<0>();
   __syncthreads();
   QueryRows<T, kD, 1> queries(q_tile + warp * 16 * S::kLd);
   Rows<T, kD, 1> state;
   state.clear();
-  if (S::kHeldQueries) __syncthreads();  // key terms come there now
 
-  const int tiles = (seq.keys + kTile - 1) / kTile;
+  const int tiles = (seq.keys + kTile - 1) / kTile, own_token = first_token + 16 * warp;
   for (int tile = 0; tile < tiles; ++tile) {
-    if (tile > 0) {
-      cp_async_wait<0>();
-      __syncthreads();
-    }
-    int first, count, own_first, own_count;
-    const int own_token = first_token + 16 * warp;
+    cp_async_wait<0>();
+    __syncthreads();  // K and PQ are there, and V's, the terms' and, at first, Q's place is free
+    copy_part(tile, 1);
+    int first, count;
     rows_at(tile, first_token, kRows, first, count);
-    rows_at(tile, own_token, 16, own_first, own_count);
+    // Rows of the tables for this lane's scores, as kBias has biases; below, in elements of terms.
+    constexpr int kNear = kTile / 8 + 1;
+    int near[kNear][2];
+    const int from = tile * kTile + lane % 4 * 2;  // this lane's first key
+#pragma unroll
+    for (int n = 0; n < kNear; ++n) {
+#pragma unroll
+      for (int c = 0; c < 2; ++c) near[n][c] = row_at(from - own_token - lane / 4 - 8 + 8 * n + c);
+    }
     if (by_key) {
       for (int i = 16 * warp; i < kTile; i += 16 * kWarps) {
         uint32_t raw[S::kHeldQueries ? S::kSteps : 1][4];
@@ -162,7 +183,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
           for (int k = 0; k < S::kSteps; ++k) load_a<T, kD>(raw[k], k_tile, i, k);
         }
         multiply_table<T, kD>(
-            key_terms + i * D::kLdKeyTerms, D::kLdKeyTerms,
+            terms + i * D::kLdKeyTerms, D::kLdKeyTerms,
             [&](int k) {
               if constexpr (!S::kHeldQueries) load_a<T, kD>(raw[0], k_tile, i, k);
               Fragment<T, 4> a;
@@ -172,52 +193,62 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) disentangled_rows(Params p) {
             },
             table, 0, count, count);
       }
-      __syncthreads();
-    }
-    if (by_query) {
-      copy_table(p.position_keys, p.ld_keys, first, count);
-      cp_async_commit();
-    }
-    // Rows of the tables for this lane's scores, as kBias has biases.
-    constexpr int kNear = kTile / 8 + 1;
-    int near[kNear][2];
-    const int from = tile * kTile + lane % 4 * 2;  // this lane's first key
-#pragma unroll
-    for (int n = 0; n < kNear; ++n) {
-#pragma unroll
-      for (int c = 0; c < 2; ++c)
-        near[n][c] = row_at(from - own_token - lane / 4 - 8 + 8 * n + c) - first;
     }
     float s[1][kTile / 8][4];
     queries.scores(s, k_tile);
-    if (by_query) {
-      cp_async_wait<0>();
-      __syncthreads();
-      multiply_table<T, kD>(
-          query_terms, D::kLdQueryTerms, [&](int k) { return queries.get(0, k); }, table,
-          own_first - first, count, own_count);
-    }
-    __syncthreads();  // K and the table have been read
-    if (tile + 1 < tiles) copy_keys_and_table(tile + 1);
+    __syncthreads();  // key terms are there; K and PQ have been read
+    if (by_query) copy_table(p.position_keys, p.ld_keys, first, count);
     cp_async_commit();
+    copy_part(tile + 1, 0);
+    int own_first, own_count;
+    rows_at(tile, own_token, 16, own_first, own_count);
+    // Term of key 8 n + c at terms[.. + 8 n + c], of query 8 half at terms[.. + 8 half].
+    if (by_key) {
+      const float* const lane_terms = terms + lane % 4 * 2 * D::kLdKeyTerms - first;
 #pragma unroll
-    for (int n = 0; n < kTile / 8; ++n) {
+      for (int n = 0; n < kTile / 8; ++n) {
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        const int row = near[n + 1 - c / 2][c % 2];
-        float term = s[0][n][c];
-        if (by_key) term += key_terms[(8 * n + lane % 4 * 2 + c % 2) * D::kLdKeyTerms + row];
-        if (by_query)
-          term += query_terms[(lane / 4 + c / 2 * 8) * D::kLdQueryTerms + row + first - own_first];
-        const bool exists = from + 8 * n + c % 2 < seq.keys;
-        s[0][n][c] = exists ? term * p.scale : -INFINITY;
+        for (int c = 0; c < 4; ++c)
+          s[0][n][c] += lane_terms[near[n + 1 - c / 2][c % 2] + (8 * n + c % 2) * D::kLdKeyTerms];
       }
     }
-    state.soften(s, 1.0f);
+    cp_async_wait<1>();
+    __syncthreads();  // PK and V are there; key terms have been read
+    if (by_query) {
+      multiply_table<T, kD>(
+          own_terms, D::kLdQueryTerms, [&](int k) { return queries.get(0, k); }, table,
+          own_first - first, count, own_count);
+      __syncthreads();  // PK has been read
+    }
+    copy_key_table(tile + 1);
+    if (by_query) {
+      const float* const lane_terms = own_terms + lane / 4 * D::kLdQueryTerms - own_first;
+#pragma unroll
+      for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          s[0][n][c] += lane_terms[near[n + 1 - c / 2][c % 2] + c / 2 * 8 * D::kLdQueryTerms];
+      }
+    }
+    float scale = p.scale;
+    if (!(scale > 0)) {
+#pragma unroll
+      for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+        for (float& x : s[0][n]) x *= scale;
+      }
+      scale = 1.0f;
+    }
+    if ((tile + 1) * kTile > seq.keys) {
+#pragma unroll
+      for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          if (from + 8 * n + c % 2 >= seq.keys) s[0][n][c] = -INFINITY;
+      }
+    }
+    state.soften(s, scale);
     state.add(s, v_tile);
-    __syncthreads();
-    if (tile + 1 < tiles) keys.template copy_v<kD, kWarps * 32>(v_tile, tile + 1, p);
-    cp_async_commit();
   }
   cp_async_wait<0>();
 

@@ -6,12 +6,14 @@
 
 namespace trine::cuda::attend {
 
-// rows: of scores of a head (kSplit: of a key head) in the longest sequence.
+// rows: queries of the longest sequence.
 cudaError_t rows_bf16(Kind kind, Params p, int rows, cudaStream_t stream);
 cudaError_t rows_f32(Kind kind, Params p, int rows, cudaStream_t stream);
 cudaError_t disentangled_bf16(Params p, int rows, cudaStream_t stream);
 cudaError_t disentangled_f32(Params p, int rows, cudaStream_t stream);
-cudaError_t join(const Params& p, cudaStream_t stream);
+// Of short sequences with caches.
+cudaError_t split_bf16(const Params& p, cudaStream_t stream);
+cudaError_t split_f32(const Params& p, cudaStream_t stream);
 
 // With two buffers if they fit, else with one; p.stages says which.
 template <class Kernel, class Bytes>
@@ -39,10 +41,8 @@ template <class T, int kD, int kRowTiles, int kWarps, Kind kKind>
 cudaError_t launch_rows(Params p, int rows, cudaStream_t stream) {
   using S = Shape<T, kD>;
   constexpr int kRows = 16 * kRowTiles * kWarps;
-  const int64_t heads = kKind == Kind::kSplit ? p.kv_heads : p.heads;
   p.tiles = (rows + kRows - 1) / kRows;
-  const int64_t blocks =
-      heads * p.sequences * p.tiles * (kKind == Kind::kSplit ? p.chunks : int64_t{1});
+  const int64_t blocks = int64_t{p.heads} * p.sequences * p.tiles;
   const auto bytes = [&](int stages) {
     constexpr int kQueries = kRows * S::kLd * static_cast<int>(sizeof(T));
     const int totals = kKind == Kind::kCausal && p.chunks > 1 ? kRows * kD * 4 : 0;
@@ -64,8 +64,6 @@ cudaError_t launch_kind(Kind kind, const Params& p, int rows, cudaStream_t strea
       return launch_rows<T, kD, 1, kWarps, Kind::kBias>(p, rows, stream);
     case Kind::kCausal:
       return launch_rows<T, kD, 1, kWarps, Kind::kCausal>(p, rows, stream);
-    case Kind::kSplit:
-      return launch_rows<T, kD, 1, 1, Kind::kSplit>(p, rows, stream);
   }
   return cudaErrorInvalidValue;
 }

@@ -195,7 +195,7 @@ class Result {
 
 // Rows of y for the pieces: of their tokens, or one each.
 Result run(const Problem& problem, const std::vector<Piece>& pieces, Pages* pages = nullptr,
-           std::vector<bool> cached = {}) {
+           std::vector<bool> cached = {}, bool counting = true) {
   const Case& c = problem.c;
   std::vector<int32_t> offsets = {0};
   int32_t longest = 0;
@@ -252,10 +252,13 @@ Result run(const Problem& problem, const std::vector<Piece>& pieces, Pages* page
   DeviceArray<float> scratch(
       std::vector<float>(workspace, std::numeric_limits<float>::quiet_NaN()));
   a.workspace = scratch.data();
+  DeviceArray<int32_t> counters(std::vector<int32_t>(size_t(cuda::attention_counters(a)), 0));
+  if (counting) a.counters = counters.data();
   CHECK_CUDA(cuda::attention(a, nullptr));
   wait_for_device();
   device_y.get(y);
   scratch.get();
+  for (const int32_t count : counters.get()) CHECK_EQ(count, 0);
   return Result(std::move(owned));
 }
 
@@ -367,7 +370,7 @@ TEST(cuda_attention_with_caches) {
           {{1, 17, c.lengths[1]}, {2, 261, c.lengths[2]}},
       };
       for (size_t r = 0; r < runs.size(); ++r) {
-        const Result part = run(problem, runs[r], &pages);
+        const Result part = run(problem, runs[r], &pages, {}, r % 3 != 1);
         int64_t row = 0;
         for (const Piece& piece : runs[r]) {
           const int64_t at = problem.offsets[size_t(piece.sequence)];
