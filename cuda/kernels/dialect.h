@@ -30,6 +30,10 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+#define TRINE_SM75
+#endif
+
 #define TRINE_GLOBAL __global__
 #define TRINE_DEV __device__ __forceinline__
 #define TRINE_SHARED(T, name, N) __shared__ __align__(16) T name[N]
@@ -105,6 +109,23 @@ TRINE_DEV uint32_t tf32_bits(float value) {
 
 #ifndef TRINE_SIMT
 
+#ifdef TRINE_SM75
+// Calls, not copies of all that code: kernels have hundreds of products.
+static __device__ __noinline__ float4 call_mma_bf16(float4 c, uint4 a, uint2 b) {
+  float sums[4] = {c.x, c.y, c.z, c.w};
+  const uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[2] = {b.x, b.y};
+  mma_m16n8k16_bf16_by_shuffles(sums, left, right);
+  return make_float4(sums[0], sums[1], sums[2], sums[3]);
+}
+
+static __device__ __noinline__ float4 call_mma_tf32(float4 c, uint4 a, uint2 b) {
+  float sums[4] = {c.x, c.y, c.z, c.w};
+  const uint32_t left[4] = {a.x, a.y, a.z, a.w}, right[2] = {b.x, b.y};
+  mma_m16n8k8_tf32_by_shuffles(sums, left, right);
+  return make_float4(sums[0], sums[1], sums[2], sums[3]);
+}
+#endif
+
 TRINE_DEV uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -112,7 +133,7 @@ TRINE_DEV uint32_t shared_address(const void* p) {
 // 16 bytes from global to shared memory, past L1. The shared bytes are neither old nor new until
 // the wait for their group, and other threads see them after the barrier that follows it.
 TRINE_DEV void cp_async16(void* shared, const void* global) {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),
                "l"(global)
                : "memory");
@@ -123,7 +144,7 @@ TRINE_DEV void cp_async16(void* shared, const void* global) {
 
 // Zeros instead, and nothing is read, when not valid.
 TRINE_DEV void cp_async16_zfill(void* shared, const void* global, bool valid) {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   const int bytes = valid ? 16 : 0;
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
                "l"(global), "r"(bytes)
@@ -136,7 +157,7 @@ TRINE_DEV void cp_async16_zfill(void* shared, const void* global, bool valid) {
 
 // Ends a group: what this thread has issued since the last one.
 TRINE_DEV void cp_async_commit() {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -144,7 +165,7 @@ TRINE_DEV void cp_async_commit() {
 // Until at most the `pending` latest groups of this thread are under way.
 template <int pending>
 TRINE_DEV void cp_async_wait() {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 #endif
 }
@@ -193,31 +214,35 @@ TRINE_DEV void ldmatrix_x4_trans(uint32_t (&r)[4], const void* row) {
 }
 
 TRINE_DEV void mma_m16n8k16_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-  mma_m16n8k16_bf16_by_shuffles(c, a, b);
+  const float4 sums = call_mma_bf16(make_float4(c[0], c[1], c[2], c[3]),
+                                    make_uint4(a[0], a[1], a[2], a[3]), make_uint2(b[0], b[1]));
+  c[0] = sums.x, c[1] = sums.y, c[2] = sums.z, c[3] = sums.w;
 #endif
 }
 
 TRINE_DEV void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
-  mma_m16n8k8_tf32_by_shuffles(c, a, b);
+  const float4 sums = call_mma_tf32(make_float4(c[0], c[1], c[2], c[3]),
+                                    make_uint4(a[0], a[1], a[2], a[3]), make_uint2(b[0], b[1]));
+  c[0] = sums.x, c[1] = sums.y, c[2] = sums.z, c[3] = sums.w;
 #endif
 }
 
 TRINE_DEV uint32_t to_tf32(float value) {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return bits;
@@ -227,7 +252,7 @@ TRINE_DEV uint32_t to_tf32(float value) {
 }
 
 TRINE_DEV uint32_t pack2_bf16(float low, float high) {
-#if __CUDA_ARCH__ >= 800
+#ifndef TRINE_SM75
   uint32_t pair;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
