@@ -414,6 +414,12 @@ int block_count(bool predicate, Site site) {
   return votes.count;
 }
 
+void fence() {
+  static char tag;
+  release(&tag);
+  acquire(&tag);
+}
+
 void warp_barrier(uint32_t mask, Site site) { running->warp_barrier(mask, site); }
 
 void collective(const char* name, uint32_t mask, Combine combine, Site site) {

@@ -52,6 +52,9 @@ int block_count(bool predicate, Site site);
 // The lanes of `mask`, with their memory.
 void warp_barrier(uint32_t mask, Site site);
 
+// What this thread did before comes before what threads do after a later fence of theirs.
+void fence();
+
 // What a lane brings to a collective operation of its warp, and takes from it.
 struct Slot {
   alignas(16) unsigned char in[64];

@@ -147,6 +147,9 @@ inline unsigned atomicAdd(unsigned* p, unsigned value) {
   return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
 }
 
+// Atomics order nothing by themselves.
+inline void __threadfence() { trine::simt::fence(); }
+
 // Barriers, shuffles and votes. A shuffle orders no memory.
 
 inline void __syncthreads(trine::simt::Site site = trine::simt::Site::current()) {

@@ -67,6 +67,23 @@ TEST(shuffles_and_barriers_give_a_scan) {
   });
 }
 
+// Blocks add up what they wrote in the one that comes last; TSan objects without the fences.
+void last_block_adds(int* parts, unsigned* arrived, int* sum) {
+  parts[blockIdx.x] = int(blockIdx.x) + 1;
+  __threadfence();
+  const unsigned before = atomicAdd(arrived, 1u);
+  __threadfence();
+  if (before != gridDim.x - 1) return;
+  for (unsigned i = 0; i < gridDim.x; ++i) *sum += parts[i];
+}
+
+TEST(fences_between_blocks) {
+  int parts[10] = {}, sum = 0;
+  unsigned arrived = 0;
+  TRINE_LAUNCH(last_block_adds, 10, 1, 0, nullptr, parts, &arrived, &sum);
+  CHECK_EQ(sum, 55);
+}
+
 void votes(int* out) {
   const int count = __syncthreads_count(threadIdx.x % 2 == 0);
   const int again = __syncthreads_count(threadIdx.x < 10);
