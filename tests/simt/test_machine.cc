@@ -67,7 +67,8 @@ TEST(shuffles_and_barriers_give_a_scan) {
   });
 }
 
-// Blocks add up what they wrote in the one that comes last; TSan objects without the fences.
+// Blocks add up what they wrote in the one that comes last. Without any fence TSan objects; which
+// side of the counter one is on it cannot tell, as blocks run one after the other.
 void last_block_adds(int* parts, unsigned* arrived, int* sum) {
   parts[blockIdx.x] = int(blockIdx.x) + 1;
   __threadfence();
