@@ -101,8 +101,9 @@ cudaError_t launch(const LinearArgs& args, cudaStream_t stream) {
 
 template <class Tile>
 bool fits(const LinearArgs& args) {
-  return (!Tile::kSplit || args.m <= Tile::kRows || Tile::kRows > 16) &&
-         groups_for<Tile>(params(args).chunks, args.m, linear_chip().shared_bytes) > 0;
+  const LinearChip chip = linear_chip();
+  const bool compiled = chip.arch >= 80 || Tile::kTight;
+  return compiled && groups_for<Tile>(params(args).chunks, args.m, chip.shared_bytes) > 0;
 }
 
 // wgmma is sm_90's alone, and TMA isn't emulated. The epilogue moves four columns at once, of y and
@@ -214,7 +215,7 @@ LinearTile decode_tile(const LinearArgs& args) {
 
 LinearTile linear_tile(const LinearArgs& args) {
   const LinearChip chip = linear_chip();
-  if (args.m <= 16) return decode_tile(args);
+  if (args.m <= 16 || chip.arch < 80) return decode_tile(args);
   if (linear_runs(LinearTile::kHopper128x192, args)) {
     return cheapest_on_hopper(args, chip.multiprocessors);
   }

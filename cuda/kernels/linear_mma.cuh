@@ -378,8 +378,7 @@ struct Finisher {
 };
 
 template <class T, class Tile, bool kAsync>
-TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
-    linear_mma(const LinearParams p) {
+TRINE_DEV void run_linear(const LinearParams& p) {
   TRINE_DYNAMIC_SHARED(unsigned char, shared);
   const int groups = Tile::kSplit ? static_cast<int>(blockDim.x) / Tile::kThreads : 1;
   const int group = Tile::kSplit ? static_cast<int>(threadIdx.x) / Tile::kThreads : 0;
@@ -451,6 +450,18 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
     __syncthreads();
     finisher.fold(sums, nullptr, 1, true, true);
   }
+}
+
+template <class T, class Tile, bool kAsync>
+TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
+    linear_mma(const LinearParams p) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  // mma by shuffles is a lot of code: larger tiles take ptxas minutes.
+  if constexpr (!Tile::kTight) {
+    __trap();
+  } else
+#endif
+    run_linear<T, Tile, kAsync>(p);
 }
 
 }  // namespace trine::cuda
