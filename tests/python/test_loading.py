@@ -123,7 +123,8 @@ def test_bare_encoder(checkpoint: Path) -> None:
     assert store == [(checkpoint / "model.safetensors", "")]
     assert (config, name) == (CONFIG, "MPNetModel")
     assert modules == [{"type": "pooling", "modes": ["mean"], "include_prompt": True}]
-    assert model._core.options == {"device": "cpu", "dtype": "bfloat16", "threads": 3}
+    options = {"device": "cpu", "dtype": "bfloat16", "threads": 3, "plugin": ""}
+    assert model._core.options == options
     assert trine.load(checkpoint)._core.options["dtype"] == _core.default_dtype("cpu")
     assert model.config == CONFIG
     assert model.info()["source"] == str(checkpoint)
