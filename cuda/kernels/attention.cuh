@@ -407,7 +407,10 @@ struct QueryRows {
   uint32_t raw[kRowTiles][kHeld][4];
   const T* tile;  // the warp's rows
 
-  TRINE_DEV explicit QueryRows(const T* from) : tile(from) {
+  TRINE_DEV explicit QueryRows(const T* from) : tile(from) {}
+
+  // To be called once they are there.
+  TRINE_DEV void load() {
     if constexpr (S::kHeldQueries) {
 #pragma unroll
       for (int r = 0; r < kRowTiles; ++r) {
@@ -589,8 +592,6 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
                       [&](int i) { return first_row + i < rows ? q + i * p.ldq : nullptr; });
   }
   cp_async_commit();
-  cp_async_wait<0>();
-  __syncthreads();
   QueryRows<T, kD, kRowTiles> queries(q_tile + warp * 16 * kRowTiles * S::kLd);
   Rows<T, kD, kRowTiles> state;
   state.clear();
@@ -656,6 +657,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
       cp_async_wait<0>();
       __syncthreads();
     }
+    if (tile == 0) queries.load();
     const T* const k_tile = tiles + (tile & ahead) * 2 * kPart;
     if (kCausal && tile > 0 && tile % (kChunkKeys / kTile) == 0) join(tile == kChunkKeys / kTile);
     float s[kRowTiles][kTile / 8][4];

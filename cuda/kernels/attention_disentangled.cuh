@@ -156,6 +156,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32, kD == 64 && kWarps == 4 && size
   cp_async_wait<0>();
   __syncthreads();
   QueryRows<T, kD, 1> queries(q_tile + warp * 16 * S::kLd);
+  queries.load();
   Rows<T, kD, 1> state;
   state.clear();
 

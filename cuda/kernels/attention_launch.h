@@ -57,6 +57,20 @@ template <class T, int kD>
 cudaError_t launch_kind(Kind kind, const Params& p, int rows, cudaStream_t stream) {
   // Wide rows take registers for outputs, and shared memory for queries.
   constexpr int kWarps = Shape<T, kD>::kBytes <= 256 ? 4 : 2;
+  // Twice the rows a warp read K and V half as often; where that leaves enough blocks for two on
+  // each of some 130 multiprocessors.
+  if constexpr (Shape<T, kD>::kBytes <= 128 && sizeof(T) == 2) {
+    if (int64_t{p.heads} * p.sequences * ((rows + 127) / 128) >= 256 && rows > 64) {
+      switch (kind) {
+        case Kind::kPlain:
+          return launch_rows<T, kD, 2, kWarps, Kind::kPlain>(p, rows, stream);
+        case Kind::kBias:
+          return launch_rows<T, kD, 2, kWarps, Kind::kBias>(p, rows, stream);
+        case Kind::kCausal:
+          return launch_rows<T, kD, 2, kWarps, Kind::kCausal>(p, rows, stream);
+      }
+    }
+  }
   switch (kind) {
     case Kind::kPlain:
       return launch_rows<T, kD, 1, kWarps, Kind::kPlain>(p, rows, stream);

@@ -82,7 +82,7 @@ TRINE_DEV void join_row(const Params& p, const Sequence& seq, int kv_head, int r
 }
 
 template <class T, int kD>
-TRINE_GLOBAL void __launch_bounds__(SplitShape<T, kD>::kWarps * 32) split_rows(Params p) {
+TRINE_GLOBAL void __launch_bounds__(SplitShape<T, kD>::kWarps * 32, 2) split_rows(Params p) {
   using S = Shape<T, kD>;
   using D = SplitShape<T, kD>;
   constexpr int kTile = S::kTile, kWarps = D::kWarps, kColumnTiles = D::kColumnTiles;
@@ -141,6 +141,7 @@ TRINE_GLOBAL void __launch_bounds__(SplitShape<T, kD>::kWarps * 32) split_rows(P
   }
   __syncthreads();
   QueryRows<T, kD, 1> queries(q_tile);
+  queries.load();
   const int first = first_row + lane / 4;
   float out[kColumnTiles][4] = {};
   float largest[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};

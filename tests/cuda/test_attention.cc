@@ -333,7 +333,12 @@ TEST(cuda_attention_alone_and_in_a_batch) {
   for (const DType dtype : kTypes) {
     for (const Case& c : {Case{{70, 3, 129, 1, 64}, 2, 2, 32, dtype},
                           Case{{70, 3, 129, 1, 64}, 2, 2, 64, dtype, false, true},
-                          Case{{70, 3, 300, 1, 64}, 2, 1, 32, dtype, true}}) {
+                          Case{{70, 3, 300, 1, 64}, 2, 1, 32, dtype, true},
+                          // Enough for a kernel with more rows a block, one sequence is not.
+                          Case{{70, 3, 129, 66}, 32, 8, 32, dtype},
+                          Case{{70, 3, 129, 66}, 32, 32, 64, dtype, false, true},
+                          Case{{70, 3, 129, 66}, 32, 8, 32, dtype, true}}) {
+      check(c);
       Problem problem(c);
       const Result all = run(problem, problem.whole());
       for (const Piece& piece : problem.whole()) {
