@@ -2,7 +2,9 @@
 #include "exec/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "base/error.h"
@@ -12,6 +14,96 @@ namespace trine {
 namespace {
 
 constexpr float kNever = -std::numeric_limits<float>::infinity();
+
+// Vocabularies have 10^5 entries and a step many sequences, so passes over all of a row are loops
+// over lanes, which compilers turn into vectors, and sorting comes after sieving.
+constexpr size_t kLanes = 16, kBlock = 64;
+
+// False when there is a NaN.
+bool find_largest(std::span<const float> x, float& largest) {
+  float top[kLanes];
+  int32_t odd[kLanes] = {};
+  std::fill_n(top, kLanes, kNever);
+  size_t i = 0;
+  for (; i + kLanes <= x.size(); i += kLanes) {
+    for (size_t l = 0; l < kLanes; ++l) {
+      const float v = x[i + l];
+      top[l] = v > top[l] ? v : top[l];
+      odd[l] |= v != v;
+    }
+  }
+  for (; i < x.size(); ++i) {
+    top[0] = x[i] > top[0] ? x[i] : top[0];
+    odd[0] |= x[i] != x[i];
+  }
+  largest = *std::max_element(top, top + kLanes);
+  return std::count(odd, odd + kLanes, 0) == kLanes;
+}
+
+// 2^((x - largest) / temperature / log(2)): 7 terms of 2^f, |f| <= 1/2, are good to a float's last
+// bit. 0 below the normal numbers.
+void weigh(std::span<const float> x, float largest, float temperature, std::vector<float>& to) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded
+  const float scale = std::min(1.44269504f / temperature, 1e30f);
+  to.resize(x.size());
+  for (size_t i = 0; i < x.size(); ++i) {
+    const float exact = (x[i] - largest) * scale;
+    const float z = exact > -126.0f ? exact : -126.0f;
+    const float whole = (z + kRound) - kRound, f = z - whole;
+    float p = 1.52527e-5f;
+    p = p * f + 1.54035303e-4f;
+    p = p * f + 1.33335581e-3f;
+    p = p * f + 9.61812911e-3f;
+    p = p * f + 5.55041087e-2f;
+    p = p * f + 2.40226507e-1f;
+    p = p * f + 6.93147181e-1f;
+    p = p * f + 1.0f;
+    const float power = std::bit_cast<float>((static_cast<int32_t>(whole) + 127) << 23);
+    // A mask, since a product that depends on a condition keeps gcc from making vectors.
+    const int32_t mask = exact > -126.0f ? -1 : 0;
+    to[i] = std::bit_cast<float>(std::bit_cast<int32_t>(p * power) & mask);
+  }
+}
+
+// Sums of kBlock weights each; returns the sum of all.
+double sum_blocks(std::span<const float> weights, std::vector<double>& sums) {
+  constexpr size_t kSums = 4;
+  sums.clear();
+  double total = 0;
+  for (size_t begin = 0; begin < weights.size(); begin += kBlock) {
+    const size_t end = std::min(weights.size(), begin + kBlock);
+    double part[kSums] = {};
+    size_t i = begin;
+    for (; i + kSums <= end; i += kSums) {
+      for (size_t l = 0; l < kSums; ++l) part[l] += double{weights[i + l]};
+    }
+    for (; i < end; ++i) part[0] += double{weights[i]};
+    sums.push_back((part[0] + part[1]) + (part[2] + part[3]));
+    total += sums.back();
+  }
+  return total;
+}
+
+// A number that at least k of them reach, and that few others do: the k-th largest of the largest
+// of each kBlock.
+float at_most_kth(std::span<const float> x, size_t k, std::vector<float>& tops) {
+  tops.clear();
+  for (size_t begin = 0; begin < x.size(); begin += kBlock) {
+    const size_t end = std::min(x.size(), begin + kBlock);
+    float top[kLanes];
+    std::fill_n(top, kLanes, kNever);
+    size_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      for (size_t l = 0; l < kLanes; ++l) top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
+    }
+    for (; i < end; ++i) top[0] = x[i] > top[0] ? x[i] : top[0];
+    tops.push_back(*std::max_element(top, top + kLanes));
+  }
+  if (k > tops.size()) return kNever;
+  const auto kth = tops.begin() + static_cast<std::ptrdiff_t>(k - 1);
+  std::nth_element(tops.begin(), kth, tops.end(), std::greater<>());
+  return *kth;
+}
 
 void require(bool holds, const char* what) {
   if (!holds) throw InputError(cat("sampling: ", what));
@@ -53,47 +145,59 @@ void Sampler::see(int32_t token) {
 }
 
 bool Sampler::pick(std::span<float> logits, int64_t n, Sample& out) {
-  float largest = kNever;
-  bool numbers = true;
-  for (float x : logits) {
-    numbers &= !std::isnan(x);
-    largest = std::max(largest, x);
-  }
-  if (!numbers || !std::isfinite(largest)) return false;
+  float largest = 0;
+  if (!find_largest(logits, largest) || !std::isfinite(largest)) return false;
   const std::vector<float> raw = options_.logprobs >= 0
                                      ? std::vector<float>(logits.begin(), logits.end())
                                      : std::vector<float>();
+  const bool masked = n < options_.min_new_tokens && !options_.end_tokens.empty();
   for (int32_t id : seen_) {
     float& x = logits[static_cast<size_t>(id)];
     x = x < 0 ? x * options_.repetition_penalty : x / options_.repetition_penalty;
   }
-  if (n < options_.min_new_tokens) {
+  if (masked) {
     for (int32_t id : options_.end_tokens) {
       if (id >= 0 && static_cast<size_t>(id) < logits.size())
         logits[static_cast<size_t>(id)] = kNever;
     }
   }
+  if (masked || !seen_.empty()) find_largest(logits, largest);
+  if (!std::isfinite(largest)) return false;
   // The first of equal ones.
-  const auto top = std::max_element(logits.begin(), logits.end());
-  if (!std::isfinite(*top)) return false;
-  out.token = options_.temperature == 0 ? static_cast<int32_t>(top - logits.begin())
-                                        : draw(logits, *top, n);
+  out.token =
+      options_.temperature == 0
+          ? static_cast<int32_t>(std::find(logits.begin(), logits.end(), largest) - logits.begin())
+          : draw(logits, largest, n);
   if (options_.logprobs >= 0) report(raw, out);
   return true;
 }
 
 int32_t Sampler::draw(std::span<const float> logits, float largest, int64_t n) {
+  const double place = uniform(options_.seed, static_cast<uint64_t>(n));
+  const auto k = static_cast<size_t>(options_.top_k);
+  const bool keeps_k = k > 0 && k < logits.size();
+  weigh(logits, largest, options_.temperature, weights_);
+  double total = keeps_k ? 0 : sum_blocks(weights_, sums_);
+  if (!keeps_k && options_.top_p == 1 && options_.min_p == 0) return find(place * total);
+
+  float least = kNever, lightest = 0;
+  if (keeps_k) {
+    least = at_most_kth(logits, k, tops_);
+  } else if (options_.top_p < 1) {
+    // All that are lighter have less than what top_p leaves out; a little off for rounding.
+    lightest = static_cast<float>(0.999 * (1.0 - double{options_.top_p}) * total /
+                                  static_cast<double>(logits.size()));
+  } else {
+    lightest = options_.min_p;
+  }
   candidates_.clear();
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (logits[i] > kNever)
-      candidates_.push_back({logits[i] / options_.temperature, static_cast<int32_t>(i), 0});
+    if (logits[i] >= least && weights_[i] >= lightest && logits[i] > kNever)
+      candidates_.push_back({logits[i], static_cast<int32_t>(i), double{weights_[i]}});
   }
-  keep_top_k();
-  const double top = largest / options_.temperature;
-  double total = 0;
-  for (Candidate& c : candidates_) {
-    c.weight = std::exp(c.logit - top);
-    total += c.weight;
+  if (keeps_k) {
+    keep_top_k(k);
+    for (const Candidate& c : candidates_) total += c.weight;
   }
   if (options_.top_p < 1) keep_top_p(total);
   if (options_.min_p > 0) {
@@ -104,7 +208,7 @@ int32_t Sampler::draw(std::span<const float> logits, float largest, int64_t n) {
   }
   total = 0;
   for (const Candidate& c : candidates_) total += c.weight;
-  double left = uniform(options_.seed, static_cast<uint64_t>(n)) * total;
+  double left = place * total;
   for (const Candidate& c : candidates_) {
     left -= c.weight;
     if (left < 0) return c.id;
@@ -112,10 +216,30 @@ int32_t Sampler::draw(std::span<const float> logits, float largest, int64_t n) {
   return candidates_.back().id;  // rounding left a little
 }
 
+// The id at which the sum of weights up to it exceeds `left`.
+int32_t Sampler::find(double left) const {
+  size_t last = 0;
+  for (size_t b = 0; b < sums_.size(); ++b) {
+    const size_t begin = b * kBlock, end = std::min(weights_.size(), begin + kBlock);
+    const bool here = left < sums_[b];
+    if (!here) left -= sums_[b];
+    if (!here && b + 1 < sums_.size()) continue;
+    for (size_t i = begin; i < end; ++i) {
+      if (weights_[i] == 0) continue;
+      last = i;
+      left -= double{weights_[i]};
+      if (left < 0) break;
+    }
+    break;
+  }
+  if (weights_[last] == 0)  // rounding led past the last one
+    while (last > 0 && weights_[last] == 0) --last;
+  return static_cast<int32_t>(last);
+}
+
 // Those that are no smaller than the k-th, in the order of ids.
-void Sampler::keep_top_k() {
-  const auto k = static_cast<size_t>(options_.top_k);
-  if (k == 0 || k >= candidates_.size()) return;
+void Sampler::keep_top_k(size_t k) {
+  if (k >= candidates_.size()) return;
   std::vector<float> sorted;
   sorted.reserve(candidates_.size());
   for (const Candidate& c : candidates_) sorted.push_back(c.logit);
@@ -152,9 +276,13 @@ void Sampler::report(std::span<const float> logits, Sample& out) const {
     return static_cast<float>(logits[static_cast<size_t>(id)] - norm);
   };
   out.logprob = logprob(out.token);
-  std::vector<int32_t> order(logits.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  const size_t count = std::min(order.size(), static_cast<size_t>(options_.logprobs));
+  const size_t count = std::min(logits.size(), static_cast<size_t>(options_.logprobs));
+  std::vector<float> tops;
+  const float least = count > 0 ? at_most_kth(logits, count, tops) : INFINITY;
+  std::vector<int32_t> order;
+  for (size_t i = 0; i < logits.size() && count > 0; ++i) {
+    if (logits[i] >= least) order.push_back(static_cast<int32_t>(i));
+  }
   std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(count), order.end(),
                     [&](int32_t a, int32_t b) {
                       const float x = logits[static_cast<size_t>(a)];

@@ -56,11 +56,15 @@ class Sampler {
   };
   void report(std::span<const float> logits, Sample&) const;
   int32_t draw(std::span<const float> logits, float largest, int64_t n);
-  void keep_top_k();
+  int32_t find(double left) const;
+  void keep_top_k(size_t k);
   void keep_top_p(double total);
 
   Sampling options_;
   std::vector<int32_t> seen_;  // sorted
+  // Of the draw under way: exp of each logit over the largest, sums and largest of blocks of them.
+  std::vector<float> weights_, tops_;
+  std::vector<double> sums_;
   std::vector<Candidate> candidates_;
 };
 
