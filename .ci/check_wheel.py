@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import trine
+
 MAX_BYTES = 8_000_000
 LIGHT = (
     "import sys, trine; heavy = {'numpy', 'tokenizers'} & set(sys.modules); assert not heavy, heavy"
@@ -29,6 +31,9 @@ def main() -> None:
     )
     shown = [line.split()[-1] for line in listed.stdout.splitlines()]
     assert shown == ["PyInit__core"], shown
+    # tests/test_installed.py looks at what the C++ library shows.
+    lib = Path(trine.cmake_prefix()) / "lib"
+    assert {"trine.pc", "trineConfig.cmake"} <= {p.name for p in lib.rglob("*")}, lib
     subprocess.run([sys.executable, "-c", LIGHT], check=True)
 
 

@@ -38,7 +38,7 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
 
 AtomicFile::~AtomicFile() {
   if (temporary_.empty()) return;
-  close();
+  if (file_ != nullptr) std::fclose(file_);
   std::error_code ignored;
   std::filesystem::remove(temporary_, ignored);
 }
@@ -46,10 +46,6 @@ AtomicFile::~AtomicFile() {
 void AtomicFile::fail(int code) const {
   throw std::system_error(code, std::generic_category(),
                           cat(display_name(path_), ": cannot be written"));
-}
-
-void AtomicFile::close() noexcept {
-  if (file_ != nullptr) std::fclose(std::exchange(file_, nullptr));
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {

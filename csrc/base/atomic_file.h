@@ -23,7 +23,6 @@ class AtomicFile {
 
  private:
   [[noreturn]] void fail(int code) const;
-  void close() noexcept;
 
   std::filesystem::path path_, temporary_;
   std::FILE* file_ = nullptr;

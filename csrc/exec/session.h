@@ -14,10 +14,9 @@
 
 #include "exec/engine.h"
 #include "exec/sampler.h"
+#include "trine.h"
 
 namespace trine {
-
-enum class Finish : uint8_t { kNone, kEndToken, kLength, kNotANumber };
 
 struct Generated {
   int64_t sequence;

@@ -34,17 +34,17 @@ struct ReadField {
   const JsonObject& in;
   size_t& found;
 
+  static void parse(std::string_view name, Activation& to) { to = parse_activation(name); }
+  static void parse(std::string_view name, PoolMode& to) { to = parse_pool_mode(name); }
+  static void parse(std::string_view name, Queries& to) { to = parse_queries(name); }
+
   template <class T>
   void operator()(const char* key, T& field) {
     const Json* value = in.find(key);
     if (value == nullptr) throw ModelError(cat("attribute ", key, " is missing"));
     ++found;
-    if constexpr (std::is_same_v<T, Activation>) {
-      field = parse_activation(value->as_string());
-    } else if constexpr (std::is_same_v<T, PoolMode>) {
-      field = parse_pool_mode(value->as_string());
-    } else if constexpr (std::is_same_v<T, Queries>) {
-      field = parse_queries(value->as_string());
+    if constexpr (std::is_enum_v<T>) {
+      parse(value->as_string(), field);
     } else if constexpr (std::is_same_v<T, bool>) {
       field = value->as_bool();
     } else if constexpr (std::is_same_v<T, std::string>) {

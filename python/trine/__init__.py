@@ -46,6 +46,17 @@ _HOME = {
     "__version__": "_core",
 }
 
+
+def cmake_prefix() -> str:
+    """Return the folder for ``CMAKE_PREFIX_PATH``, where ``find_package(trine)`` finds the C++ API.
+
+    The same library runs compiled files from C++ without Python: docs/cpp.md.
+    """
+    from pathlib import Path
+
+    return str(Path(__file__).absolute().parent / "cpp")
+
+
 __all__ = [
     "Chooser",
     "Classifier",
@@ -62,6 +73,7 @@ __all__ = [
     "Task",
     "Tokens",
     "__version__",
+    "cmake_prefix",
     "load",
 ]
 

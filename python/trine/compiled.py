@@ -33,6 +33,7 @@ def save(
     path: Path,
     *,
     outputs: tuple[str, ...],
+    end_tokens: tuple[int, ...],
     max_seq_length: int | None,
 ) -> None:
     """Write a compiled file; a file of that name is replaced at once or not at all.
@@ -41,6 +42,8 @@ def save(
     ----------
     outputs : tuple of str
         Those that C++ computes when it is asked for none.
+    end_tokens : tuple of int
+        Those that end a text, for C++.
     max_seq_length : int or None
         What the user has set it to.
     """
@@ -51,7 +54,7 @@ def save(
         del model[name]
     metadata = {
         "trine.task": checkpoint.task,
-        "trine.model": _dump({**model, "outputs": outputs}),
+        "trine.model": _dump({**model, "outputs": outputs, "end_tokens": end_tokens}),
         "config.json": _dump(checkpoint.config),
     }
     if tokenizer.exist():

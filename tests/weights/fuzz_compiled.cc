@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <fstream>
 
+#include "base/error.h"
 #include "exec/compiled.h"
 #include "trine.h"
 

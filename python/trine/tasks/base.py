@@ -94,6 +94,11 @@ class Task(ABC):
             raise InputError(f"max_seq_length is {value}; the model takes 1 to {most}")
         self._max_seq_length = value
 
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Tokens that end a text; none, of a model that writes none."""
+        return ()
+
     def info(self) -> dict[str, Any]:
         """Describe the model.
 
@@ -234,6 +239,7 @@ class Task(ABC):
             self._tokenizer,
             Path(os.fspath(path)).expanduser(),
             outputs=self.needs,
+            end_tokens=self.eos_token_ids,
             max_seq_length=self._max_seq_length,
         )
 

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/json.h"
+#include "exec/compiled.h"
+#include "exec/session.h"
+#include "trine_c.h"
+
+using namespace trine;
+
+struct trine_error {
+  int32_t kind;
+  std::string text;
+};
+
+struct trine_model {
+  explicit trine_model(const std::filesystem::path& path, int threads)
+      : file(path), engine(file.engine(threads)) {
+    const Json model = Json::parse(text("trine.model"), file.name() + ": trine.model");
+    const Json config = Json::parse(text("config.json"), file.name() + ": config.json");
+    if (const Json& limit = model.at("limit"); !limit.is_null()) max_length = limit.as_int();
+    for (const Json& id : model.at("end_tokens").as_array())
+      end_tokens.push_back(static_cast<int32_t>(id.as_int()));
+    const Json::Array& made_for = model.at("outputs").as_array();
+    for (const auto& [name, id] : engine->graph().outputs) {
+      const Shape& shape = engine->graph()[id].shape;
+      const bool wanted = std::find(made_for.begin(), made_for.end(), Json(name)) != made_for.end();
+      outputs.push_back({name.c_str(), shape.cols(), shape.rows == Rows::kTokens, wanted});
+    }
+    if (const Json* names = config.find("id2label"); names != nullptr && !names->is_null()) {
+      for (size_t i = 0; const Json* name = names->find(cat(i)); ++i)
+        labels.push_back(name->as_string());
+    }
+    // What is asked for by default is ready before the first run.
+    std::vector<std::string> first;
+    for (const trine_output& o : outputs) {
+      if (o.by_default) first.emplace_back(o.name);
+    }
+    engine->plan(first);
+    isa = engine->info().backend.isa;
+  }
+
+  const std::string& text(std::string_view key) const {
+    const auto found = file.metadata().find(key);
+    if (found == file.metadata().end())
+      throw ModelError(
+          cat(file.name(), ": its metadata has no ", key, "; compile the model again"));
+    return found->second;
+  }
+
+  CompiledFile file;
+  std::shared_ptr<Engine> engine;
+  std::vector<trine_output> outputs;
+  std::vector<std::string> labels;
+  std::vector<int32_t> end_tokens;
+  int64_t max_length = 0;
+  std::string isa;
+};
+
+struct trine_generator {
+  trine_generator(const trine_model& model, int64_t capacity)
+      : session(model.engine, {.capacity = capacity}), end_tokens(model.end_tokens) {}
+
+  Session session;
+  std::vector<int32_t> end_tokens;
+  std::mutex mutex;  // of what is ready; the session has its own
+  std::deque<trine_token> ready;
+};
+
+namespace {
+
+trine_error no_memory{TRINE_OTHER_ERROR, "out of memory"};
+
+// Null, or the exception as an error: none crosses this interface.
+template <class Work>
+trine_error* guarded(const Work& work) noexcept {
+  try {
+    try {
+      work();
+      return nullptr;
+    } catch (const ModelError& e) {
+      return new trine_error{TRINE_MODEL_ERROR, e.what()};
+    } catch (const InputError& e) {
+      return new trine_error{TRINE_INPUT_ERROR, e.what()};
+    } catch (const DeviceError& e) {
+      return new trine_error{TRINE_DEVICE_ERROR, e.what()};
+    } catch (const std::bad_alloc&) {
+      return &no_memory;
+    } catch (const std::exception& e) {
+      return new trine_error{TRINE_OTHER_ERROR, e.what()};
+    }
+  } catch (...) {
+    return &no_memory;
+  }
+}
+
+template <class T>
+void require(const T* given, size_t size, const char* what) {
+  if (given == nullptr || given->size < size) throw InputError(cat(what, ": null, or too small"));
+}
+
+}  // namespace
+
+const char* trine_version() { return TRINE_VERSION; }
+
+int32_t trine_error_kind(const trine_error* error) { return error->kind; }
+const char* trine_error_text(const trine_error* error) { return error->text.c_str(); }
+void trine_error_free(trine_error* error) {
+  if (error != &no_memory) delete error;
+}
+
+trine_error* trine_model_load(const char* path, const trine_options* options, trine_model** model) {
+  return guarded([&] {
+    require(options, sizeof(trine_options), "trine_options");
+    if (options->threads < 0 || options->threads > 1024)
+      throw InputError(cat("threads must be from 1 to 1024, not ", options->threads));
+    const std::string name = path;
+    *model = new trine_model(std::u8string(name.begin(), name.end()), options->threads);
+  });
+}
+
+void trine_model_free(trine_model* model) { delete model; }
+size_t trine_model_output_count(const trine_model* model) { return model->outputs.size(); }
+trine_output trine_model_output(const trine_model* model, size_t i) { return model->outputs[i]; }
+
+trine_error* trine_model_run(const trine_model* model, const trine_batch* batch,
+                             const char* const* outputs, size_t count, float* const* results) {
+  return guarded([&] {
+    require(batch, sizeof(trine_batch), "trine_batch");
+    const size_t sequences = batch->sequences;
+    const std::span offsets(batch->offsets, sequences + 1);
+    const auto tokens = static_cast<size_t>(std::max(offsets.back(), 0));
+    const auto optional = [](const int32_t* from, size_t n) {
+      return from == nullptr ? std::span<const int32_t>() : std::span(from, n);
+    };
+    model->engine->run(model->engine->plan({outputs, outputs + count}),
+                       {{batch->ids, tokens},
+                        offsets,
+                        optional(batch->token_types, tokens),
+                        optional(batch->prompt_lengths, sequences)},
+                       {results, count});
+  });
+}
+
+const char* trine_model_metadata(const trine_model* model, const char* key) {
+  const auto found = model->file.metadata().find(std::string_view(key));
+  return found == model->file.metadata().end() ? nullptr : found->second.c_str();
+}
+
+const char* trine_model_isa(const trine_model* model) { return model->isa.c_str(); }
+int64_t trine_model_max_length(const trine_model* model) { return model->max_length; }
+size_t trine_model_label_count(const trine_model* model) { return model->labels.size(); }
+const char* trine_model_label(const trine_model* model, size_t i) {
+  return model->labels[i].c_str();
+}
+trine_error* trine_generator_new(const trine_model* model, int64_t capacity,
+                                 trine_generator** generator) {
+  return guarded([&] { *generator = new trine_generator(*model, capacity); });
+}
+
+void trine_generator_free(trine_generator* generator) { delete generator; }
+
+trine_error* trine_generator_add(trine_generator* generator, const int32_t* prompt, size_t tokens,
+                                 const trine_sampling* sampling, int64_t* sequence) {
+  return guarded([&] {
+    require(sampling, sizeof(trine_sampling), "trine_sampling");
+    const trine_sampling& s = *sampling;
+    std::vector<int32_t> ends = generator->end_tokens;
+    if (s.end_tokens != nullptr) ends.assign(s.end_tokens, s.end_tokens + s.end_token_count);
+    *sequence = generator->session.add({prompt, tokens}, s.max_new_tokens,
+                                       {.temperature = s.temperature,
+                                        .top_k = s.top_k,
+                                        .top_p = s.top_p,
+                                        .min_p = s.min_p,
+                                        .repetition_penalty = s.repetition_penalty,
+                                        .min_new_tokens = s.min_new_tokens,
+                                        .logprobs = 0,
+                                        .seed = s.seed,
+                                        .end_tokens = std::move(ends)});
+  });
+}
+
+trine_error* trine_generator_step(trine_generator* generator, trine_token* tokens, size_t room,
+                                  size_t* count) {
+  return guarded([&] {
+    const std::lock_guard lock(generator->mutex);
+    auto& ready = generator->ready;
+    if (ready.empty()) {
+      for (const Generated& g : generator->session.step())
+        ready.push_back(
+            {g.sequence, g.sample.token, g.sample.logprob, static_cast<int32_t>(g.finish)});
+    }
+    // Sequences may have joined since the caller asked how many there are: the rest waits.
+    for (*count = 0; *count < room && !ready.empty(); ready.pop_front())
+      tokens[(*count)++] = ready.front();
+  });
+}
+
+size_t trine_generator_active(const trine_generator* generator) {
+  auto* const g = const_cast<trine_generator*>(generator);
+  const std::lock_guard lock(g->mutex);
+  return std::max(static_cast<size_t>(g->session.active()), g->ready.size());
+}
+
+trine_error* trine_generator_remove(trine_generator* generator, int64_t sequence) {
+  return guarded([&] { generator->session.remove(sequence); });
+}
