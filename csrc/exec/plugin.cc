@@ -41,16 +41,16 @@ const void* find_symbol(const std::string& path) {
 #define TRINE_TEXT(x) TRINE_TEXT_OF(x)
 
 const char* plugin_build() noexcept {
-  static const std::string text = cat("trine ", version(), ", plugin API ", PluginApi::kVersion,
+  return "trine " TRINE_VERSION ", plugin API " TRINE_TEXT(TRINE_PLUGIN_API)
 #if defined(__clang__)
-                                      ", clang " TRINE_TEXT(__clang_major__)
+      ", clang " TRINE_TEXT(__clang_major__);
 #elif defined(__GNUC__)
-                                      ", gcc " TRINE_TEXT(__GNUC__)
+      ", gcc " TRINE_TEXT(__GNUC__);
 #elif defined(_MSC_VER)
-                                      ", msvc " TRINE_TEXT(_MSC_VER)
+      ", msvc " TRINE_TEXT(_MSC_VER);
+#else
+      ;
 #endif
-  );
-  return text.c_str();
 }
 
 const Plugin& Plugin::load(const std::string& path) {

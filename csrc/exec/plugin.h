@@ -14,8 +14,10 @@
 
 namespace trine {
 
+#define TRINE_PLUGIN_API 1
+
 struct PluginApi {
-  static constexpr int kVersion = 1;
+  static constexpr int kVersion = TRINE_PLUGIN_API;
   int version;
   const char* build;
   // How many devices there are. Negative: none can be used, and `reason` says why and what to do.

@@ -22,7 +22,7 @@ target_compile_features(trine INTERFACE cxx_std_20)
 target_compile_definitions(trine INTERFACE TRINE_SHARED)
 target_include_directories(trine INTERFACE $<BUILD_INTERFACE:${CMAKE_CURRENT_SOURCE_DIR}/csrc>
                                            $<INSTALL_INTERFACE:${trine_include}>)
-target_link_libraries(trine PRIVATE Threads::Threads)
+target_link_libraries(trine PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 if(NOT SKBUILD)  # a wheel holds no links, so one name has to do
   set_target_properties(trine PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 endif()
