@@ -23,7 +23,8 @@ constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * t
 
 }  // namespace
 
-Context::Context(int device, const Attentions& attentions) : device_(device), attentions_(attentions) {
+Context::Context(int device, const Attentions& attentions)
+    : device_(device), attentions_(attentions) {
   use(device_);
   check("creating a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   run_.stream = stream_;
@@ -40,11 +41,11 @@ void Context::reserve(const RunSize& size) {
   use(device_);
   const auto tokens = static_cast<size_t>(size.tokens);
   const auto sequences = static_cast<size_t>(size.sequences);
-  const size_t pages = sequences * static_cast<size_t>(
-                                       KvPool::pages_for(round_up(size.max_length, int64_t{kChunkKeys})));
+  const size_t pages =
+      sequences *
+      static_cast<size_t>(KvPool::pages_for(round_up(size.max_length, int64_t{kChunkKeys})));
   // ids and token types; offsets, prompt lengths, lengths, past; pages.
-  const size_t bytes =
-      (2 * tokens + 4 * (sequences + 1) + pages) * sizeof(int32_t) + 8 * kLine;
+  const size_t bytes = (2 * tokens + 4 * (sequences + 1) + pages) * sizeof(int32_t) + 8 * kLine;
   if (bytes > input_bytes_) {
     forget_graphs();
     const size_t roomy = round_up(bytes + bytes / 2, kLine);
@@ -90,7 +91,8 @@ int32_t* Context::stage(const void* from, size_t count) {
 void Context::stage_caches(const RunContext& c) {
   const auto sequences = static_cast<size_t>(c.batch.sequences);
   std::vector<int32_t> past(sequences, -1);
-  const auto ld = static_cast<size_t>(KvPool::pages_for(round_up(c.max_total, int64_t{kChunkKeys})));
+  const auto ld =
+      static_cast<size_t>(KvPool::pages_for(round_up(c.max_total, int64_t{kChunkKeys})));
   std::vector<int32_t> table(sequences * ld);
   for (size_t b = 0; b < sequences; ++b) {
     const auto* const kv = static_cast<const PagedKv*>(c.caches[b].device);
@@ -157,8 +159,7 @@ void Context::forget_graphs() noexcept {
 
 void Context::record(Recorded& entry, std::span<const Step> steps, const RunContext& c) {
   // Relaxed: other threads may allocate meanwhile; nothing in a launch does.
-  check("recording a run",
-        cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
+  check("recording a run", cudaStreamBeginCapture(stream_, cudaStreamCaptureModeRelaxed));
   launch(steps, c);
   cudaGraph_t graph = nullptr;
   const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
@@ -174,10 +175,11 @@ void Context::record(Recorded& entry, std::span<const Step> steps, const RunCont
 
 void Context::run(std::span<const Step> steps, const RunContext& c) {
   if (steps.empty()) return;
-  const Key key{steps.data(),       c.token_rows, inputs_.get(), workspace_.get(), c.tokens,
-                c.batch.sequences,  c.max_length, c.max_total,   c.caches != nullptr, run_.all_cached};
-  const auto found = std::find_if(graphs_.begin(), graphs_.end(),
-                                  [&](const Recorded& r) { return r.key == key; });
+  const Key key{
+      steps.data(),      c.token_rows, inputs_.get(), workspace_.get(),    c.tokens,
+      c.batch.sequences, c.max_length, c.max_total,   c.caches != nullptr, run_.all_cached};
+  const auto found =
+      std::find_if(graphs_.begin(), graphs_.end(), [&](const Recorded& r) { return r.key == key; });
   if (found == graphs_.end()) {
     launch(steps, c);
     graphs_.push_front({key, nullptr});
@@ -189,8 +191,7 @@ void Context::run(std::span<const Step> steps, const RunContext& c) {
     graphs_.splice(graphs_.begin(), graphs_, found);
     Recorded& entry = graphs_.front();
     if (entry.graph == nullptr) record(entry, steps, c);
-    if (run_.error == cudaSuccess)
-      check("launching a run", cudaGraphLaunch(entry.graph, stream_));
+    if (run_.error == cudaSuccess) check("launching a run", cudaGraphLaunch(entry.graph, stream_));
   }
   throw_failed();
 }

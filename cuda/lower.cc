@@ -26,9 +26,7 @@ const int32_t* ints(const Operand& o, const RunContext& c) noexcept {
   return o.at<const int32_t>(c);
 }
 
-const float* floats(const Operand& o, const RunContext& c) noexcept {
-  return o.at<const float>(c);
-}
+const float* floats(const Operand& o, const RunContext& c) noexcept { return o.at<const float>(c); }
 
 // A step of `launch(args, context)`, which returns the launch's error.
 template <class Args, class Launch>
@@ -65,8 +63,10 @@ Step lower_linear(const Graph& graph, const Node& node, std::span<const Operand>
     Activation activation;
   };
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
-  Args args{unary(in, out), in[1],
-            operand(2),     operand(3),
+  Args args{unary(in, out),
+            in[1],
+            operand(2),
+            operand(3),
             graph[node.inputs[0]].shape.cols(),
             node.as<LinearAttrs>().activation};
   const DType dtype = args.w.dtype;
@@ -86,8 +86,7 @@ Step lower_linear(const Graph& graph, const Node& node, std::span<const Operand>
     return l.m == 0 ? cudaSuccess : linear(l, run_of(c).stream);
   });
   s.dtype = dtype;
-  if (dtype == DType::kBF16)
-    s.cost.bytes_fixed -= 2.0 * static_cast<double>(args.y.cols * args.k);
+  if (dtype == DType::kBF16) s.cost.bytes_fixed -= 2.0 * static_cast<double>(args.y.cols * args.k);
   return s;
 }
 
@@ -165,9 +164,9 @@ Step lower_positions(const Graph& graph, const Node& node, std::span<const Opera
   };
   return step(graph, node, Args{unary(in, out), node.as<PositionsAttrs>().padding_idx},
               [](const Args& a, const RunContext& c) noexcept {
-                return positions({ints(a.x, c), ragged(c), run_of(c).past, a.padding_idx,
-                                  a.y.at<int32_t>(c)},
-                                 run_of(c).stream);
+                return positions(
+                    {ints(a.x, c), ragged(c), run_of(c).past, a.padding_idx, a.y.at<int32_t>(c)},
+                    run_of(c).stream);
               });
 }
 
@@ -177,15 +176,15 @@ Step lower_rotary(const Graph& graph, const Node& node, std::span<const Operand>
     Operand inv_freq, long_inv_freq;
     RotaryAttrs attrs;
   };
-  return step(graph, node,
-              Args{unary(in, out), in[1], in.size() > 2 ? in[2] : Operand{},
-                   node.as<RotaryAttrs>()},
-              [](const Args& a, const RunContext& c) noexcept {
-                return rotary({ints(a.x, c), floats(a.inv_freq, c), floats(a.long_inv_freq, c),
-                               matrix(a.y, c), a.y.cols / 2, ragged(c), c.lengths, a.attrs.scaling,
-                               a.attrs.original_length, a.attrs.base, a.attrs.factor},
-                              run_of(c).stream);
-              });
+  return step(
+      graph, node,
+      Args{unary(in, out), in[1], in.size() > 2 ? in[2] : Operand{}, node.as<RotaryAttrs>()},
+      [](const Args& a, const RunContext& c) noexcept {
+        return rotary({ints(a.x, c), floats(a.inv_freq, c), floats(a.long_inv_freq, c),
+                       matrix(a.y, c), a.y.cols / 2, ragged(c), c.lengths, a.attrs.scaling,
+                       a.attrs.original_length, a.attrs.base, a.attrs.factor},
+                      run_of(c).stream);
+      });
 }
 
 Step lower_rope(const Graph& graph, const Node& node, std::span<const Operand> in,
@@ -232,12 +231,11 @@ Step lower_add(const Graph& graph, const Node& node, std::span<const Operand> in
   struct Args : Unary {
     Operand b;
   };
-  return step(graph, node, Args{unary(in, out), in[1]},
-              [](const Args& a, const RunContext& c) noexcept {
-                return add(
-                    {matrix(a.x, c), matrix(a.b, c), matrix(a.y, c), a.y.rows_in(c), a.y.cols},
-                    run_of(c).stream);
-              });
+  return step(
+      graph, node, Args{unary(in, out), in[1]}, [](const Args& a, const RunContext& c) noexcept {
+        return add({matrix(a.x, c), matrix(a.b, c), matrix(a.y, c), a.y.rows_in(c), a.y.cols},
+                   run_of(c).stream);
+      });
 }
 
 Step lower_gated(const Graph& graph, const Node& node, std::span<const Operand> in,
@@ -280,9 +278,8 @@ Step lower_concat(const Graph& graph, const Node& node, std::span<const Operand>
               [](const Args& a, const RunContext& c) noexcept {
                 Operand y = a.y;
                 for (const Operand& part : a.parts) {
-                  const cudaError_t e =
-                      copy_columns({matrix(part, c), matrix(y, c), a.y.rows_in(c), part.cols},
-                                   run_of(c).stream);
+                  const cudaError_t e = copy_columns(
+                      {matrix(part, c), matrix(y, c), a.y.rows_in(c), part.cols}, run_of(c).stream);
                   if (e != cudaSuccess) return e;
                   y.column += part.cols;
                 }
@@ -321,8 +318,10 @@ Step lower_attention(const Graph& graph, const Node& node, std::span<const Opera
   };
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
   const auto& attrs = node.as<AttentionAttrs>();
-  Args args{{},         in[0],      in[1],      in[2],                 operand(3), out,
-            operand(4), operand(5), attention_sizes(node), fixed, attrs.cache};
+  Args args{{},         in[0],      in[1],
+            in[2],      operand(3), out,
+            operand(4), operand(5), attention_sizes(node),
+            fixed,      attrs.cache};
   // Dense rows, as Weights::linear places them.
   for (Operand* table : {&args.position_keys, &args.position_queries})
     table->ld = linear_ldw(table->dtype, table->cols);

@@ -17,7 +17,7 @@ struct Run {
   const int32_t* past = nullptr;
   const int32_t* pages = nullptr;  // [sequences][pages_ld] on the device: KvPages::table
   int64_t pages_ld = 0;
-  bool all_cached = true;  // of the sequences
+  bool all_cached = true;     // of the sequences
   void* workspace = nullptr;  // the attention's, of one step at a time
   // The first launch that failed, and where.
   mutable cudaError_t error = cudaSuccess;
@@ -30,7 +30,9 @@ struct Run {
   }
 };
 
-inline const Run& run_of(const RunContext& c) noexcept { return *static_cast<const Run*>(c.device); }
+inline const Run& run_of(const RunContext& c) noexcept {
+  return *static_cast<const Run*>(c.device);
+}
 
 inline Ragged ragged(const RunContext& c) noexcept {
   return {c.batch.offsets, c.batch.sequences, static_cast<int32_t>(c.tokens),

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -9,5 +12,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--device",
         choices=["emulated", "cuda"],
         default="emulated",
-        help="what tests/cuda/test_device.py runs on: an emulated GPU (built for it), or a real one",
+        help="what tests/cuda/test_device.py runs on: an emulated GPU (built for it) or a real one",
     )

@@ -78,8 +78,8 @@ class CpuContext : public DeviceContext {
   void reserve(const RunSize& size) override {
     size_t stride = need_.linear;
     if (need_.head_dim > 0) {
-      stride = std::max(stride, workers_.table->attention_scratch_bytes(size.max_length, need_.head_dim,
-                                                                        need_.position_columns));
+      stride = std::max(stride, workers_.table->attention_scratch_bytes(
+                                    size.max_length, need_.head_dim, need_.position_columns));
     }
     stride = (stride + 63) / 64 * 64;
     if (stride <= workers_.scratch_stride && memory_) return;

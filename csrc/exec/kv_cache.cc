@@ -13,7 +13,9 @@ namespace {
 constexpr int64_t kMostTokens = int64_t{1} << 24;
 constexpr int64_t kMostFloats = int64_t{1} << 28;  // of one token
 
-constexpr int64_t round_up(int64_t n) { return (n + KvLayout::kPanel - 1) / KvLayout::kPanel * KvLayout::kPanel; }
+constexpr int64_t round_up(int64_t n) {
+  return (n + KvLayout::kPanel - 1) / KvLayout::kPanel * KvLayout::kPanel;
+}
 
 int64_t padded_capacity(int64_t capacity) {
   if (capacity < 1 || capacity > kMostTokens)

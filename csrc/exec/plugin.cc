@@ -23,8 +23,7 @@ constexpr size_t kReason = 1024;
 #if defined(_WIN32)
 const void* find_symbol(const std::string& path) {
   const HMODULE library = LoadLibraryA(path.c_str());
-  if (library == nullptr)
-    throw DeviceError(cat(path, " does not load: error ", GetLastError()));
+  if (library == nullptr) throw DeviceError(cat(path, " does not load: error ", GetLastError()));
   return reinterpret_cast<const void*>(GetProcAddress(library, kSymbol));
 }
 #else

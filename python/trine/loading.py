@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from trine import _core, devices, sentence_transformers
 from trine._core import InputError, ModelError
 from trine.checkpoint import Checkpoint
-from trine.devices import Chosen
 from trine.files import field, read_json, read_optional_json
 from trine.sentence_transformers import SentenceConfig
 from trine.tokenizer_files import TokenizerFiles, TokenizerSource, least
@@ -20,6 +19,7 @@ from trine.tokenizer_files import TokenizerFiles, TokenizerSource, least
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trine.devices import Chosen
     from trine.models import Architecture
     from trine.tasks.base import Task
 
@@ -387,9 +387,7 @@ def _compile(
 
     try:
         graph = models.build(store, checkpoint.config, checkpoint.architecture, modules)
-        core = graph.compile(
-            device=place.device, dtype=dtype, threads=threads, plugin=place.plugin
-        )
+        core = graph.compile(device=place.device, dtype=dtype, threads=threads, plugin=place.plugin)
     except ModelError as error:  # about config.json, it doesn't know where that lies
         if str(root) in str(error):
             raise

@@ -56,11 +56,11 @@ inline cudaError_t failure(const char* function, std::atomic<int>& calls) {
 
 }  // namespace trine::simt
 
-#define TRINE_SIMT_MAY_FAIL(function)                                       \
-  do {                                                                      \
-    static std::atomic<int> calls{0};                                       \
-    const cudaError_t planned = ::trine::simt::failure(function, calls);    \
-    if (planned != cudaSuccess) return planned;                             \
+#define TRINE_SIMT_MAY_FAIL(function)                                    \
+  do {                                                                   \
+    static std::atomic<int> calls{0};                                    \
+    const cudaError_t planned = ::trine::simt::failure(function, calls); \
+    if (planned != cudaSuccess) return planned;                          \
   } while (false)
 
 inline const char* cudaGetErrorString(cudaError_t error) {

@@ -108,7 +108,8 @@ class Task(ABC):
             ``architecture``, ``task``, ``source``, ``max_seq_length``, ``outputs`` (name to
             columns) and what the core adds: ``device`` (``device_reason`` says why that one),
             ``isa``, ``dtype``, ``threads``, ``parameters``, ``weight_bytes``, ``bytes_mapped``,
-            ``bytes_allocated``, ...; ``notes``, if the files contradict config.json: what was done about it.
+            ``bytes_allocated``, ...; ``notes``, if the files contradict config.json: what was
+            done about it.
         """
         checkpoint = self._checkpoint
         notes = {"notes": list(checkpoint.notes)} if checkpoint.notes else {}
