@@ -33,14 +33,10 @@ struct SplitShape {
 
 // How many have arrived before; what was written before that is there for those who come later.
 TRINE_DEV int arrive(int32_t* counter) {
-#ifdef TRINE_SIMT
-  return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL);
-#else
   __threadfence();
   const int before = atomicAdd(counter, 1);
   __threadfence();
   return before;
-#endif
 }
 
 // Where a row's part of `partial` begins: outputs [..][chunks][head_dim], then [..][chunks][2].
