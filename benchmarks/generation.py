@@ -2,8 +2,8 @@
 """Time text generation beside its rivals, interleaved in one process.
 
     python benchmarks/generation.py --folder HF [--gguf FILE] [--openvino-gguf FILE]
-        [--dtype float32|bfloat16] [--engines trine,llamacpp,transformers,openvino]
-        [--prompts 128,512] [--batches 1,8]
+        [--dtype float32|bfloat16]
+        [--engines trine,llamacpp,transformers,openvino] [--prompts 128,512] [--batches 1,8]
         [--tokens 32] [--rounds 8] [--threads 2] [--json OUT]
 
 A prompt of random ids is run to its first token (prefill), and to `--tokens` more behind 32 ids
