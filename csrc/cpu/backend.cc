@@ -148,7 +148,7 @@ class CpuBackend : public Backend {
     } else if (node.op == Op::attention) {
       const auto& attrs = node.as<AttentionAttrs>();
       need_.head_dim = std::max(need_.head_dim, node.shape.cols() / attrs.heads);
-      if (attrs.span() > 0)
+      if (node.input(4) != kNoNode || node.input(5) != kNoNode)
         need_.position_columns =
             std::max<int64_t>(need_.position_columns, cpu::positions_of(attrs, 1).columns);
     }

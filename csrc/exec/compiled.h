@@ -2,9 +2,9 @@
 // The compiled file: a safetensors file whose metadata holds a folded graph and whose tensors are
 // packed as the kernels read them, so that a model is mapped and run in place.
 //
-// Keys of the metadata that the core reads: "trine.format" (the number below), "trine.version" (of
-// the library that wrote it), "trine.device", "trine.dtype", "trine.graph" (graph/serialize.h),
-// "trine.checksum" (of all other keys and values). Tensors are named by PackedWeights::key.
+// Of the metadata the core reads "trine.format" (the number below), "trine.version" (the writer's),
+// "trine.device", "trine.dtype", "trine.graph" (graph/serialize.h) and "trine.checksum" (of all
+// other keys and values). Tensors are named by PackedWeights::key.
 #pragma once
 
 #include <filesystem>
@@ -24,8 +24,7 @@ using Metadata = std::map<std::string, std::string, std::less<>>;
 // An opened file: nothing but its header has been read.
 class CompiledFile {
  public:
-  // ModelError names the file and says what to do: it is no compiled model, of another format,
-  // damaged. `check_sum`: false for fuzzing alone.
+  // ModelError names the file and says what to do. `check_sum`: false for fuzzing alone.
   explicit CompiledFile(const std::filesystem::path&, bool check_sum = true);
 
   const Metadata& metadata() const noexcept { return stored_->metadata(); }

@@ -165,6 +165,8 @@ void Inference::relative_bias() {
 void Inference::positions() {
   arity(1, 1);
   if (in(0).dtype != DType::kI32) fail("needs token ids");
+  const int32_t padding_idx = node_.as<PositionsAttrs>().padding_idx;
+  if (padding_idx < -1 || padding_idx > 1 << 30) fail("padding_idx ", padding_idx, " is no id");
   node_.shape = {Rows::kTokens, {1}};
   node_.dtype = DType::kI32;
 }

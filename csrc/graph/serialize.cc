@@ -85,11 +85,11 @@ class Reader {
   Graph run() {
     const Json document = Json::parse(text_, source_);
     const Json::Array& nodes = document.at("nodes").as_array();
-    for (size_t id = 0; id < nodes.size(); ++id) {
+    for (const Json& node : nodes) {
       try {
-        add(nodes[id], nodes.size());
+        add(node, nodes.size());
       } catch (const ModelError& error) {
-        throw ModelError(cat("node ", id, ": ", error.what()));
+        throw ModelError(cat("node ", graph_.nodes.size(), ": ", error.what()));
       }
     }
     for (const Json& output : document.at("outputs").as_array()) {

@@ -153,6 +153,7 @@ TEST(damaged_compiled_files_are_refused) {
   refuses_edit(R"(\"heads\":2,)", R"(\"heads\":3,)", "don't split into 3 heads");
   refuses_edit(R"(\"heads\":2,)", R"(\"heads\":4294967298,)", "attribute heads is 4294967298");
   refuses_edit(R"(\"heads\":2,)", R"(\"heads\":2,\"tails\":2,)", "has fewer attributes");
+  refuses_edit(R"(\"padding_idx\":1})", R"(\"padding_idx\":-9})", "padding_idx -9 is no id");
   refuses_edit(R"(\"mode\":\"cls\")", R"(\"mode\":\"all\")", "unknown pooling mode \"all\"");
   refuses_edit(R"(\"inputs\":[0,)", R"(\"inputs\":[999,)", "input 0 is %999");
   refuses_edit(R"(\"inputs\":[0,)", R"(\"inputs\":[-7,)", "there is no node -7");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <fstream>
+#include <random>
 
 #include "base/error.h"
 #include "exec/compiled.h"
@@ -28,7 +29,8 @@ void run(trine::Engine& engine, const std::string& output) {
 // in tests/weights/compiled are whole files; without the checksum a changed graph gets further.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::filesystem::path path =
-      std::filesystem::temp_directory_path() / trine::cat("fuzz-compiled-", &path, ".trine");
+      std::filesystem::temp_directory_path() /
+      trine::cat("fuzz-compiled-", std::random_device{}(), ".trine");
   std::ofstream(path, std::ios::binary)
       .write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
   try {
