@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
 
 #include "base/error.h"
 #include "trine.h"
@@ -43,6 +44,13 @@ bool find_largest(std::span<const float> x, float& largest) {
 // 2^((x - largest) / temperature / log(2)): 7 terms of 2^f, |f| <= 1/2, are good to a float's last
 // bit. 0 below the normal numbers.
 void weigh(std::span<const float> x, float largest, float temperature, std::vector<float>& to) {
+  constexpr float kTerms[] = {1.54035303e-4f,
+                              1.33335581e-3f,
+                              9.61812911e-3f,
+                              5.55041087e-2f,
+                              2.40226507e-1f,
+                              6.93147181e-1f,
+                              1.0f};
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded
   const float scale = std::min(1.44269504f / temperature, 1e30f);
   to.resize(x.size());
@@ -51,13 +59,7 @@ void weigh(std::span<const float> x, float largest, float temperature, std::vect
     const float z = exact > -126.0f ? exact : -126.0f;
     const float whole = (z + kRound) - kRound, f = z - whole;
     float p = 1.52527e-5f;
-    p = p * f + 1.54035303e-4f;
-    p = p * f + 1.33335581e-3f;
-    p = p * f + 9.61812911e-3f;
-    p = p * f + 5.55041087e-2f;
-    p = p * f + 2.40226507e-1f;
-    p = p * f + 6.93147181e-1f;
-    p = p * f + 1.0f;
+    for (const float term : kTerms) p = p * f + term;
     const float power = std::bit_cast<float>((static_cast<int32_t>(whole) + 127) << 23);
     // A mask, since a product that depends on a condition keeps gcc from making vectors.
     const int32_t mask = exact > -126.0f ? -1 : 0;
@@ -67,38 +69,22 @@ void weigh(std::span<const float> x, float largest, float temperature, std::vect
 
 // Sums of kBlock weights each; returns the sum of all.
 double sum_blocks(std::span<const float> weights, std::vector<double>& sums) {
-  constexpr size_t kSums = 4;
   sums.clear();
-  double total = 0;
   for (size_t begin = 0; begin < weights.size(); begin += kBlock) {
-    const size_t end = std::min(weights.size(), begin + kBlock);
-    double part[kSums] = {};
-    size_t i = begin;
-    for (; i + kSums <= end; i += kSums) {
-      for (size_t l = 0; l < kSums; ++l) part[l] += double{weights[i + l]};
-    }
-    for (; i < end; ++i) part[0] += double{weights[i]};
+    double part[4] = {};  // so that an addition needn't wait for the one before
+    for (size_t i = begin; i < std::min(weights.size(), begin + kBlock); ++i)
+      part[i % 4] += double{weights[i]};
     sums.push_back((part[0] + part[1]) + (part[2] + part[3]));
-    total += sums.back();
   }
-  return total;
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
 }
 
 // A number that at least k of them reach, and that few others do: the k-th largest of the largest
 // of each kBlock.
 float at_most_kth(std::span<const float> x, size_t k, std::vector<float>& tops) {
   tops.clear();
-  for (size_t begin = 0; begin < x.size(); begin += kBlock) {
-    const size_t end = std::min(x.size(), begin + kBlock);
-    float top[kLanes];
-    std::fill_n(top, kLanes, kNever);
-    size_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) {
-      for (size_t l = 0; l < kLanes; ++l) top[l] = x[i + l] > top[l] ? x[i + l] : top[l];
-    }
-    for (; i < end; ++i) top[0] = x[i] > top[0] ? x[i] : top[0];
-    tops.push_back(*std::max_element(top, top + kLanes));
-  }
+  for (size_t begin = 0; begin < x.size(); begin += kBlock)
+    find_largest(x.subspan(begin, std::min(kBlock, x.size() - begin)), tops.emplace_back());
   if (k > tops.size()) return kNever;
   const auto kth = tops.begin() + static_cast<std::ptrdiff_t>(k - 1);
   std::nth_element(tops.begin(), kth, tops.end(), std::greater<>());
@@ -218,22 +204,15 @@ int32_t Sampler::draw(std::span<const float> logits, float largest, int64_t n) {
 
 // The id at which the sum of weights up to it exceeds `left`.
 int32_t Sampler::find(double left) const {
-  size_t last = 0;
-  for (size_t b = 0; b < sums_.size(); ++b) {
-    const size_t begin = b * kBlock, end = std::min(weights_.size(), begin + kBlock);
-    const bool here = left < sums_[b];
-    if (!here) left -= sums_[b];
-    if (!here && b + 1 < sums_.size()) continue;
-    for (size_t i = begin; i < end; ++i) {
-      if (weights_[i] == 0) continue;
-      last = i;
-      left -= double{weights_[i]};
-      if (left < 0) break;
-    }
-    break;
+  size_t b = 0;
+  for (; b + 1 < sums_.size() && left >= sums_[b]; ++b) left -= sums_[b];
+  size_t last = b * kBlock;
+  for (size_t i = last; i < std::min(weights_.size(), (b + 1) * kBlock) && left >= 0; ++i) {
+    if (weights_[i] == 0) continue;
+    last = i;
+    left -= double{weights_[i]};
   }
-  if (weights_[last] == 0)  // rounding led past the last one
-    while (last > 0 && weights_[last] == 0) --last;
+  while (last > 0 && weights_[last] == 0) --last;  // rounding led past the last one
   return static_cast<int32_t>(last);
 }
 
