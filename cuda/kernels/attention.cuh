@@ -135,6 +135,8 @@ struct Rows {
           b.set(1, __float_as_uint(static_cast<float>(from[8 * n + S::kLd])));
 #pragma unroll
           for (int r = 0; r < kRowTiles; ++r) multiply(out[r][n], a[r], b);
+          // Registers are full: no loads ahead of this.
+          if (kD > 128 && n % 8 == 7) __syncwarp();
         }
       }
     }
@@ -192,7 +194,7 @@ struct QueryRows {
         for (float& x : s[r][n]) x = 0.0f;
       }
     }
-#pragma unroll
+#pragma unroll(S::kHeldQueries ? S::kSteps : 4)
     for (int k = 0; k < S::kSteps; ++k) {
       Fragment<T, 4> a[kRowTiles];
 #pragma unroll
@@ -293,8 +295,16 @@ enum class Kind {
   kCausal  // with or without caches, in chunks
 };
 
+// Blocks a multiprocessor: said, since ptxas would rather spill a little than miss one more.
+template <class T, int kD, int kRowTiles>
+constexpr int blocks_wanted() {
+  constexpr int kBytes = Shape<T, kD>::kBytes;
+  return kRowTiles > 1 || kBytes > 128 ? 2 : kBytes > 64 ? 3 : 4;
+}
+
 template <class T, int kD, int kRowTiles, int kWarps, Kind kKind>
-TRINE_GLOBAL void __launch_bounds__(kWarps * 32) attention_rows(Params p) {
+TRINE_GLOBAL void __launch_bounds__(kWarps * 32, blocks_wanted<T, kD, kRowTiles>())
+    attention_rows(Params p) {
   using S = Shape<T, kD>;
   constexpr int kTile = S::kTile, kRows = 16 * kRowTiles * kWarps;
   constexpr bool kCausal = kKind == Kind::kCausal;

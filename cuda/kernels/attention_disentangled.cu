@@ -3,18 +3,36 @@
 
 namespace trine::cuda::attend {
 
-// As many rows to a block as shared memory has room for: 99 KiB at least from sm_80 on.
+namespace {
+
+// The first kernel that the device has shared memory for: 227 KiB on sm_90, 99 at least from sm_80
+// on, 64 on sm_75 (which is too little for heads of more than 64 columns).
+template <class Launch, class... Others>
+cudaError_t first_of(Launch launch, Others... others) {
+  const cudaError_t error = launch();
+  if constexpr (sizeof...(Others) > 0) {
+    if (error == cudaErrorInvalidValue) {
+      static_cast<void>(cudaGetLastError());
+      return first_of(others...);
+    }
+  }
+  return error;
+}
+
+}  // namespace
+
 cudaError_t disentangled_bf16(Params p, int rows, cudaStream_t stream) {
-  return p.head_dim <= 64 ? launch_disentangled<bf16, 64, 4>(p, rows, stream)
-                          : launch_disentangled<bf16, 256, 2>(p, rows, stream);
+  if (p.head_dim > 64) return launch_disentangled<bf16, 256, 2>(p, rows, stream);
+  return first_of([&] { return launch_disentangled<bf16, 64, 4>(p, rows, stream); },
+                  [&] { return launch_disentangled<bf16, 64, 2>(p, rows, stream); });
 }
 
 cudaError_t disentangled_f32(Params p, int rows, cudaStream_t stream) {
   if (p.head_dim > 64) return launch_disentangled<float, 256, 1>(p, rows, stream);
-  const cudaError_t error = launch_disentangled<float, 64, 4>(p, rows, stream);
-  if (error != cudaErrorInvalidValue) return error;
-  static_cast<void>(cudaGetLastError());
-  return launch_disentangled<float, 64, 2>(p, rows, stream);
+  return first_of([&] { return launch_disentangled<float, 64, 4>(p, rows, stream); },
+                  [&] { return launch_disentangled<float, 64, 2>(p, rows, stream); },
+                  // Wider rows for the narrower tiles that they have.
+                  [&] { return launch_disentangled<float, 96, 1>(p, rows, stream); });
 }
 
 }  // namespace trine::cuda::attend

@@ -60,6 +60,7 @@ TRINE_DEV void multiply_table(float* terms, int ld, const Get& a, const T* table
                               int table_rows, int count) {
   using S = Shape<T, kD>;
   const int lane = lane_of();
+#pragma unroll 1
   for (int r = 0; r < count; r += 16) {
     float c[2][4] = {};
 #pragma unroll
