@@ -19,7 +19,8 @@ Graph fold(const Graph&, Backend&);
 
 // Where only one token of each sequence is pooled, the ops before the pooling that work row by row
 // are moved behind it, as far as the last attention's queries: the last layer of a classifier is
-// computed for one token a sequence instead of all.
+// computed for one token a sequence instead of all. What is moved would make something of a
+// sequence without tokens, whose pooled row is zeros: batches with one are not for such a graph.
 Graph sink_pools(const Graph&);
 
 // Projections of one x into one GEMM; bias, activation and residual into the GEMM's epilogue.

@@ -346,11 +346,13 @@ Packed PackedWeights::join_stored(const Graph& graph, const Node& parts, const N
 }
 
 std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,
-                                Backend& backend, PackedWeights& weights, bool fused) {
+                                Backend& backend, PackedWeights& weights, bool fused, bool sunk) {
   Graph wanted = prune(graph, outputs);
-  if (fused) wanted = fuse(sink_pools(wanted));
+  if (fused) wanted = fuse(sunk ? sink_pools(wanted) : wanted);
   verify(wanted);
-  return Planner(std::move(wanted), backend, weights).run();
+  std::unique_ptr<Plan> plan = Planner(std::move(wanted), backend, weights).run();
+  plan->sunk = fused && sunk;
+  return plan;
 }
 
 }  // namespace trine

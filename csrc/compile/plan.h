@@ -39,6 +39,7 @@ struct Plan {
   int64_t token_row_bytes = 0;     // arena bytes per token
   int64_t sequence_row_bytes = 0;  // arena bytes per sequence
   Limits limits;
+  bool sunk = false;  // whether poolings were moved: then no sequence may be empty
 };
 
 // Weights packed for their consumers, shared by the plans of a model.
@@ -63,9 +64,9 @@ class PackedWeights {
   size_t bytes_owned_ = 0;
 };
 
-// `graph` is folded. InputError when an output is unknown, DeviceError when the backend lacks an
-// op.
+// `graph` is folded. `sunk`: with sink_pools, which needs a token of each sequence. InputError when
+// an output is unknown, DeviceError when the backend lacks an op.
 std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,
-                                Backend&, PackedWeights&, bool fused = true);
+                                Backend&, PackedWeights&, bool fused = true, bool sunk = true);
 
 }  // namespace trine

@@ -121,14 +121,14 @@ void Engine::exclusively(const std::function<void()>& work) {
   hand_over(&turn);
 }
 
-const Plan& Engine::plan(const std::vector<std::string>& outputs) {
+const Plan& Engine::plan(const std::vector<std::string>& outputs, bool sunk) {
   const std::lock_guard lock(plans_mutex_);
-  std::unique_ptr<Plan>& plan = plans_[outputs];
+  std::unique_ptr<Plan>& plan = plans_[{outputs, sunk}];
   if (!plan) {
     try {
-      exclusively([&] { plan = make_plan(graph_, outputs, *backend_, weights_); });
+      exclusively([&] { plan = make_plan(graph_, outputs, *backend_, weights_, true, sunk); });
     } catch (...) {
-      plans_.erase(outputs);
+      plans_.erase({outputs, sunk});
       throw;
     }
   }
@@ -136,6 +136,13 @@ const Plan& Engine::plan(const std::vector<std::string>& outputs) {
 }
 
 void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* const> results) {
+  // Before anything is claimed: the other plan's run does that.
+  if (plan.sunk &&
+      std::adjacent_find(batch.offsets.begin(), batch.offsets.end()) != batch.offsets.end()) {
+    std::vector<std::string> outputs;
+    for (const PlanOutput& output : plan.outputs) outputs.push_back(output.name);
+    return run(this->plan(outputs, false), batch, results);
+  }
   KvCachesInUse caches(batch.caches);
   check(batch, plan.limits);
   for (size_t b = 0; b < batch.caches.size(); ++b) {

@@ -49,7 +49,7 @@ class Engine {
   Engine& operator=(const Engine&) = delete;
 
   // The plan for these outputs, compiled when first asked for. InputError when one is unknown.
-  const Plan& plan(const std::vector<std::string>& outputs);
+  const Plan& plan(const std::vector<std::string>& outputs) { return plan(outputs, true); }
   // results[i]: room for the rows of plan.outputs[i], dense.
   void run(const Plan&, const BatchView&, std::span<float* const> results);
 
@@ -83,6 +83,7 @@ class Engine {
   };
 
   void check_unused() const;
+  const Plan& plan(const std::vector<std::string>& outputs, bool sunk);
   void wait_for_turn(Request&, std::unique_lock<std::mutex>&);
   Request* take_group();
   void run_group(Request* group);
@@ -96,7 +97,8 @@ class Engine {
   std::shared_ptr<const KvLayout> kv_layout_;
   std::mutex plans_mutex_;
   PackedWeights weights_;
-  std::map<std::vector<std::string>, std::unique_ptr<Plan>> plans_;
+  std::map<std::pair<std::vector<std::string>, bool>, std::unique_ptr<Plan>>
+      plans_;  // and whether sunk
 
   std::mutex queue_mutex_;
   Request* queue_head_ = nullptr;

@@ -5,6 +5,7 @@
 
 #include "compile/passes.h"
 #include "compile/plan.h"
+#include "exec/engine.h"
 #include "tiny_llama.h"
 #include "tiny_model.h"
 
@@ -142,6 +143,23 @@ TEST(sink_pools_of_an_empty_sequence) {
     const auto width = std::ptrdiff_t(first.size() / 3);
     CHECK(std::equal(second.begin(), second.begin() + width, first.begin() + width));
   }
+}
+
+// Nor anything else than what it gives where nothing is moved.
+TEST(engine_gives_an_empty_sequence_one_pooled_row) {
+  const TinyModel model;
+  Engine engine(model.graph(), make_cpu_backend(2));
+  const Batch batch = model.batch({5, 0, 3});
+  std::vector<float> alone, both, hidden(8 * 32);
+  for (const bool with_hidden : {false, true}) {
+    const Plan& plan = engine.plan(with_hidden ? std::vector<std::string>{"pooled", "hidden"}
+                                               : std::vector<std::string>{"pooled"});
+    std::vector<float>& pooled = with_hidden ? both : alone;
+    pooled.resize(size_t(3 * plan.outputs[0].value.cols));
+    float* const results[] = {pooled.data(), hidden.data()};
+    engine.run(plan, view(batch), std::span(results).first(with_hidden ? 2 : 1));
+  }
+  CHECK(alone == both);
 }
 
 }  // namespace trine::test
