@@ -35,7 +35,7 @@ bool find_largest(std::span<const float> x, float& largest) {
   }
   for (; i < x.size(); ++i) {
     top[0] = x[i] > top[0] ? x[i] : top[0];
-    odd[0] |= x[i] != x[i];
+    odd[0] |= std::isnan(x[i]) ? 1 : 0;
   }
   largest = *std::max_element(top, top + kLanes);
   return std::count(odd, odd + kLanes, 0) == kLanes;
