@@ -58,7 +58,7 @@ void Context::reserve(const RunSize& size) {
 
 // Grown when a batch needs more than any before, outside of the steps.
 void Context::grow_workspace(const RunContext& c) {
-  int64_t need = 0;
+  int64_t need = 0, counters = 0;
   for (AttentionArgs a : attentions_) {
     a.batch = ragged(c);
     if (a.causal && c.caches != nullptr) {
@@ -66,6 +66,7 @@ void Context::grow_workspace(const RunContext& c) {
       a.cache.max_keys = static_cast<int32_t>(c.max_total);
     }
     need = std::max(need, attention_workspace(a));
+    counters = std::max(counters, attention_counters(a));
   }
   if (static_cast<size_t>(need) > workspace_bytes_) {
     forget_graphs();
@@ -75,7 +76,19 @@ void Context::grow_workspace(const RunContext& c) {
     workspace_ = device_alloc(roomy, device_);
     workspace_bytes_ = roomy;
   }
+  if (counters > counters_size_) {
+    forget_graphs();
+    counters_size_ = 0;
+    counters_.reset();
+    const auto bytes = static_cast<size_t>(2 * counters) * sizeof(int32_t);
+    counters_ = device_alloc(bytes, device_);
+    // They are zero again after each launch.
+    check("clearing counters", cudaMemset(counters_.get(), 0, bytes));
+    check("clearing counters", cudaStreamSynchronize(nullptr));
+    counters_size_ = 2 * counters;
+  }
   run_.workspace = workspace_.get();
+  run_.counters = reinterpret_cast<int32_t*>(counters_.get());
 }
 
 size_t Context::bytes() const noexcept { return input_bytes_ + workspace_bytes_; }

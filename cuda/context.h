@@ -73,6 +73,8 @@ class Context : public DeviceContext {
   std::vector<Pending> pending_;
   std::shared_ptr<std::byte> workspace_;
   size_t workspace_bytes_ = 0;
+  std::shared_ptr<std::byte> counters_;
+  int64_t counters_size_ = 0;
 };
 
 }  // namespace trine::cuda

@@ -341,6 +341,7 @@ Step lower_attention(const Graph& graph, const Node& node, std::span<const Opera
     t.position_at = a.fixed.position_at.get();
     t.reach = a.fixed.reach;
     t.workspace = run.workspace;
+    t.counters = run.counters;
     if (a.cache >= 0 && run.past != nullptr) {
       const KvPool& pool = **a.fixed.pool;
       const auto size = static_cast<int64_t>(size_of(t.k.dtype));

@@ -17,8 +17,10 @@ struct Run {
   const int32_t* past = nullptr;
   const int32_t* pages = nullptr;  // [sequences][pages_ld] on the device: KvPages::table
   int64_t pages_ld = 0;
-  bool all_cached = true;     // of the sequences
-  void* workspace = nullptr;  // the attention's, of one step at a time
+  bool all_cached = true;  // of the sequences
+  // The attention's, of one step at a time.
+  void* workspace = nullptr;
+  int32_t* counters = nullptr;
   // The first launch that failed, and where.
   mutable cudaError_t error = cudaSuccess;
   mutable const char* failed = nullptr;

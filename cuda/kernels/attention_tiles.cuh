@@ -253,4 +253,32 @@ struct Keys {
   }
 };
 
+// ---- Results
+
+TRINE_DEV void store_pair(const Params& p, int64_t row, int col, int end, float a, float b) {
+  if (p.y_is_bf16) {
+    bf16* to = static_cast<bf16*>(p.y) + row * p.ldy + col;
+    if (col + 1 < end && (reinterpret_cast<uintptr_t>(to) & 3) == 0) {
+      *reinterpret_cast<uint32_t*>(to) = pack2_bf16(a, b);
+      return;
+    }
+    if (col < end) to[0] = __float2bfloat16(a);
+    if (col + 1 < end) to[1] = __float2bfloat16(b);
+  } else {
+    float* to = static_cast<float*>(p.y) + row * p.ldy + col;
+    if (col + 1 < end && (reinterpret_cast<uintptr_t>(to) & 7) == 0) {
+      *reinterpret_cast<float2*>(to) = make_float2(a, b);
+      return;
+    }
+    if (col < end) to[0] = a;
+    if (col + 1 < end) to[1] = b;
+  }
+}
+
+// By all of a block.
+TRINE_DEV void store_zeros(const Params& p, int64_t row, int col, int end) {
+  for (col += static_cast<int>(threadIdx.x) * 2; col < end; col += 2 * static_cast<int>(blockDim.x))
+    store_pair(p, row, col, end, 0.0f, 0.0f);
+}
+
 }  // namespace trine::cuda::attend
