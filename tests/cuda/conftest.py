@@ -37,7 +37,7 @@ def emulated(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--device") == "emulated")
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def plugin(emulated: bool) -> None:
     """Make ``device="cuda"`` be the emulated GPU, unless ``--device cuda`` asks for a real one."""
     if emulated:

@@ -23,6 +23,7 @@ from trine import _core, devices, nn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+pytestmark = pytest.mark.usefixtures("plugin")
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FOLDERS = sorted(p.parent for p in GOLDEN.glob("*/config.json")) + sorted(
     p.parent for p in GOLDEN.glob("*/*/config.json") if "examples" not in p.parts
