@@ -3,7 +3,7 @@
 
 The limit of a case is the sum over its steps of the longer of two times: its arithmetic at the
 measured peak of this many threads in its dtype, and its weights read once at the measured
-bandwidth.
+bandwidth. It is measured on the CPU alone: of other devices only times are given.
 """
 
 from __future__ import annotations
@@ -102,6 +102,8 @@ class _Machine:
         self.dtype = str(info["dtype"])
         self.peaks: dict[str, float] = {}  # by dtype
         self.bandwidth = 0.0
+        # What a GPU can do is not measured here, and what the CPU can says nothing of it.
+        self.measured = info["device"] == "cpu"
         self.described = {key: info[key] for key in ("source", "device", "isa", "dtype", "threads")}
 
     def probe(self, *, again: bool = False) -> None:
@@ -109,22 +111,26 @@ class _Machine:
 
         Its speed changes with what else runs on it, so it is measured around each case.
         """
+        if not self.measured:
+            return
         peaks = {name: _core.peak_gflops(self.threads, name) for name in {"float32", self.dtype}}
         bandwidth = _core.read_bandwidth(self.threads)
         self.peaks = {n: max(x, self.peaks[n]) if again else x for n, x in peaks.items()}
         self.bandwidth = max(bandwidth, self.bandwidth) if again else bandwidth
 
-    def limit(self, parts: Sequence[Tokens]) -> tuple[float, float]:
-        """Return the least seconds that these runs can take, and their flops."""
-        seconds = flops = 0.0
+    def flops(self, parts: Sequence[Tokens]) -> float:
+        """Return the floating-point operations of these runs."""
+        return sum(step["flops"] for tokens in parts for step in self.profile(tokens))
+
+    def limit(self, parts: Sequence[Tokens]) -> float:
+        """Return the least seconds that these runs can take."""
+        seconds = 0.0
         fixed = self._weight_bytes()
         for tokens in parts:
-            steps = self.profile(tokens)
-            flops += sum(step["flops"] for step in steps)
-            for step, weights in zip(steps, fixed, strict=True):
+            for step, weights in zip(self.profile(tokens), fixed, strict=True):
                 work = step["flops"] / (self.peaks[step["dtype"]] * 1e9)
                 seconds += max(work, weights / (self.bandwidth * 1e9))
-        return seconds, flops
+        return seconds
 
     def profile(self, tokens: Tokens) -> list[_core.ProfileStep]:
         """Run once, with the time of each step."""
@@ -160,19 +166,19 @@ def _measure(
         times.append(run())
     machine.probe(again=True)
     median, p95 = np.percentile(times, [50, 95]).tolist()
-    limit, flops = machine.limit(parts)
     result = Measured(
         case=case,
         median_ms=1e3 * median,
         p95_ms=1e3 * p95,
         runs=len(times),
-        gflops=flops / median / 1e9,
-        limit_share=limit / median,
-        peak_gflops=machine.peaks[machine.dtype],
-        read_gb_per_s=machine.bandwidth,
+        gflops=machine.flops(parts) / median / 1e9,
         sequences_per_s=len(tokens) / median,
         tokens_per_s=len(tokens.ids) / median,
     )
+    if machine.measured:
+        result["limit_share"] = machine.limit(parts) / median
+        result["peak_gflops"] = machine.peaks[machine.dtype]
+        result["read_gb_per_s"] = machine.bandwidth
     if profile:
         result["profile"] = [dict(step) for part in parts for step in machine.profile(part)]
     return result
@@ -194,10 +200,15 @@ def show(line: Measured) -> str:
     if "machine" in line:
         facts = ", ".join(f"{key} {value}" for key, value in line["machine"].items())
         return f"# {facts}"
+    limit = ""
+    if "limit_share" in line:
+        limit = (
+            f"{100 * line['limit_share']:5.1f} % of the limit "
+            f"({line['peak_gflops']:.0f} GFLOP/s, {line['read_gb_per_s']:.0f} GB/s)  "
+        )
     text = (
         f"{line['case']:>10}  median {line['median_ms']:9.3f} ms  p95 {line['p95_ms']:9.3f} ms  "
-        f"{line['gflops']:7.1f} GFLOP/s  {100 * line['limit_share']:5.1f} % of the limit "
-        f"({line['peak_gflops']:.0f} GFLOP/s, {line['read_gb_per_s']:.0f} GB/s)  "
+        f"{line['gflops']:7.1f} GFLOP/s  {limit}"
         f"{line['sequences_per_s']:8.1f} sequences/s  {line['tokens_per_s']:9.0f} tokens/s"
     )
     for step in line.get("profile", []):

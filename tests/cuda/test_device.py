@@ -123,6 +123,17 @@ def test_info_says_where() -> None:
         assert model.info()["device_reason"].startswith("auto: the first of ")
 
 
+def test_bench_says_nothing_of_the_cpu_s_limit() -> None:
+    from trine.bench import bench, show
+
+    with trine.load(GOLDEN / "sentence", device="cuda") as model:
+        lines = list(bench(model, [(1, 4)], rounds=2, profile=True))
+    case = next(line for line in lines if line.get("case") == "1x4")
+    assert case["gflops"] > 0
+    assert "limit_share" not in case
+    assert "% of the limit" not in show(case)
+
+
 def test_tied_weights_are_there_once() -> None:
     folder = GOLDEN / "llama" / "generate"
     with trine.load(folder, device="cuda", dtype="bfloat16") as model:
