@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -21,7 +22,9 @@ def build_emulated() -> Path:
         options = ["-DTRINE_CUDA_EMULATED=ON", "-DCMAKE_BUILD_TYPE=Release"]
         # Kernels are templates by the hundred, and tiny here: compiling takes longer than running.
         flags = "-DCMAKE_CXX_FLAGS_RELEASE=-O1"
-        run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options, flags)
+        # The folder may remember the ninja of an environment that is gone.
+        ninja = f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}"
+        run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", ninja, *options, flags)
         run("cmake", "--build", folder, "--target", "trine_cuda_emulated")
     return folder
 
