@@ -29,6 +29,7 @@ FOLDERS = sorted(p.parent for p in GOLDEN.glob("*/config.json")) + sorted(
     p.parent for p in GOLDEN.glob("*/*/config.json") if "examples" not in p.parts
 )
 NAMES = [str(p.relative_to(GOLDEN)) for p in FOLDERS]
+PREFIX = [4 + i % 50 for i in range(70)]
 GENERATORS = [p for p in FOLDERS if p.name.startswith("generate")]
 # Sums in another order, over two layers: as far as the CPU's own instruction sets are apart.
 FLOAT32 = 2e-5
@@ -85,6 +86,15 @@ def test_generation(folder: Path, dtype: Any) -> None:
         if dtype == "float32":
             with trine.load(folder, device="cpu", dtype=dtype) as cpu:
                 assert together == [g.tokens for g in cpu.generate(prompts, max_new_tokens=12)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_shared_prefix_of_more_than_a_page(dtype: Any) -> None:
+    """Its keys and values are computed once and copied: the tokens are those of each alone."""
+    prompts = [[*PREFIX, 3], [*PREFIX, 9]]
+    with trine.load(GOLDEN / "llama" / "generate", device="cuda", dtype=dtype) as cuda:
+        together = [g.tokens for g in cuda.generate(prompts, max_new_tokens=12)]
+        assert together == [cuda.generate(p, max_new_tokens=12).tokens for p in prompts]
 
 
 def test_every_node_beside_the_reference() -> None:
