@@ -148,10 +148,9 @@ def test_tied_weights_are_there_once() -> None:
     folder = GOLDEN / "llama" / "generate"
     with trine.load(folder, device="cuda", dtype="bfloat16") as model:
         assert model.config["tie_word_embeddings"]
-        model.forward(np.array([[5, 6]]))
         table = model.config["vocab_size"] * model.config["hidden_size"] * 2
-        weights = model.info()["weight_bytes"]
-        assert model.info()["bytes_allocated"] < weights + table + 2**16
+        info = model.info()  # before a run: weights alone are there
+        assert info["weight_bytes"] <= info["bytes_allocated"] < info["weight_bytes"] + table / 2
 
 
 def test_threads() -> None:
