@@ -104,7 +104,7 @@ class Backend {
   virtual std::unique_ptr<KvMemory> kv_memory(std::shared_ptr<const KvLayout>, int64_t capacity);
 };
 
-// dtype: kF32 or kBF16. Which linears are computed in bf16 says host::weight_dtype.
+// dtype: of kModelDTypes. Which linears are computed in it says host::weight_dtype.
 std::unique_ptr<Backend> make_cpu_backend(int threads, DType dtype = DType::kF32);
 std::unique_ptr<Backend> make_ref_backend(DType dtype = DType::kF32);
 // kBF16 where the chosen instruction set multiplies it faster than float32, else kF32.

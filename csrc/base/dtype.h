@@ -13,7 +13,8 @@ namespace trine {
 
 // Every element type that a safetensors file may hold, named as there, then the types of GGUF that
 // pack a block of elements together. The core reads some of them only (weights/convert.h); the
-// others are known so that a checkpoint with a tensor nobody asks for still opens.
+// others are known so that a checkpoint with a tensor nobody asks for still opens. The last one is
+// no file's: what linears compute in with `dtype="int4"`.
 enum class DType : uint8_t {
   kF32,
   kF16,
@@ -63,6 +64,7 @@ enum class DType : uint8_t {
   kMXFP4,
   kNVFP4,
   kQ1_0,
+  kI4,
 };
 
 namespace detail {
@@ -123,8 +125,9 @@ inline constexpr DTypeRow kDTypes[] = {
     {"MXFP4", 8 * 17, 32},
     {"NVFP4", 8 * 36, 64},
     {"Q1_0", 8 * 18, 128},
+    {"I4", 4},
 };
-static_assert(std::size(kDTypes) == static_cast<size_t>(DType::kQ1_0) + 1);
+static_assert(std::size(kDTypes) == static_cast<size_t>(DType::kI4) + 1);
 
 constexpr const DTypeRow& row_of(DType dtype) noexcept {
   return kDTypes[static_cast<size_t>(dtype)];
@@ -155,6 +158,30 @@ constexpr std::optional<DType> parse_dtype(std::string_view name) noexcept {
     if (detail::kDTypes[i].name == name) return static_cast<DType>(i);
   }
   return std::nullopt;
+}
+
+// What the linears of a model may compute in. kI8 and kI4 name a form of weights with scales in it
+// (Form, in backend.h), not just an array of numbers.
+inline constexpr DType kModelDTypes[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
+
+// As Python and the command line have them, which is numpy's names.
+constexpr std::string_view model_name(DType dtype) noexcept {
+  switch (dtype) {
+    case DType::kF32:
+      return "float32";
+    case DType::kBF16:
+      return "bfloat16";
+    case DType::kI8:
+      return "int8";
+    case DType::kI4:
+      return "int4";
+    default:
+      return name_of(dtype);
+  }
+}
+
+constexpr bool is_quantised(DType dtype) noexcept {
+  return dtype == DType::kI8 || dtype == DType::kI4;
 }
 
 // Bytes of a dense tensor. Nothing for a negative dimension, a size past 2^63 (also when a later

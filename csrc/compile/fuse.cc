@@ -69,7 +69,7 @@ class Fusion {
   struct Key {
     NodeId x;
     bool bias;
-    bool pooled;
+    bool pooled, keep;
     Activation activation;
     auto operator<=>(const Key&) const = default;
   };
@@ -83,7 +83,7 @@ class Fusion {
       if (node.op != Op::linear || node.input(3) != kNoNode || node.shape.cols() % 16 != 0)
         continue;
       const auto& attrs = node.as<LinearAttrs>();
-      const Key key{node.inputs[0], node.input(2) != kNoNode, attrs.pooled, attrs.activation};
+      const Key key{node.inputs[0], node.input(2) != kNoNode, attrs.pooled, attrs.keep, attrs.activation};
       groups[key].push_back(static_cast<NodeId>(id));
     }
     std::erase_if(groups, [](const auto& group) { return group.second.size() < 2; });

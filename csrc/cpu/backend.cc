@@ -19,6 +19,47 @@ const cpu::Workers& workers(const RunContext& c) noexcept {
   return *static_cast<const cpu::Workers*>(c.device);
 }
 
+// How the weights of linears lie in memory, by what they are computed in: panels of kPanel columns,
+// one after the other, each in itself all that its columns need.
+struct PanelForm {
+  const char* name;
+  DType dtype;
+  std::vector<int64_t> (*shape)(int64_t k);  // of one panel
+  // Whole panels of [n, k].
+  void (*pack)(const void* w, DType, int64_t n, int64_t k, std::byte* packed,
+               cpu::ThreadPool&) noexcept;
+  const cpu::LinearKernel cpu::KernelTable::* kernel;
+
+  Form of(int64_t n, int64_t k) const {
+    std::vector<int64_t> all = shape(k);
+    all.insert(all.begin(), (n + cpu::kPanel - 1) / cpu::kPanel);
+    return {name, dtype, std::move(all)};
+  }
+};
+
+constexpr PanelForm kPanelsF32 = {
+    "panels", DType::kF32, [](int64_t k) { return std::vector<int64_t>{k, cpu::kPanel}; },
+    [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
+       cpu::ThreadPool& pool) noexcept {
+      cpu::pack_linear(w, dtype, n, k, reinterpret_cast<float*>(packed), pool);
+    },
+    &cpu::KernelTable::linear};
+
+constexpr PanelForm kPanelsBF16 = {
+    "panels_bf16", DType::kBF16,
+    [](int64_t k) {
+      return std::vector<int64_t>{cpu::packed_bf16(1, k) / cpu::kPanel / 2, cpu::kPanel, 2};
+    },
+    [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
+       cpu::ThreadPool& pool) noexcept {
+      cpu::pack_linear_bf16(w, dtype, n, k, reinterpret_cast<uint16_t*>(packed), pool);
+    },
+    &cpu::KernelTable::linear_bf16};
+
+const PanelForm& panel_form(DType dtype) noexcept {
+  return dtype == DType::kBF16 ? kPanelsBF16 : kPanelsF32;
+}
+
 struct Kernels {
   static void linear(const LinearArgs& a, const RunContext& c) noexcept {
     cpu::linear(a, workers(c));
@@ -103,7 +144,10 @@ class CpuContext : public DeviceContext {
 class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, DType dtype)
-      : table_(cpu::select_kernel_table()), pool_(threads), dtype_(dtype) {}
+      : table_(cpu::select_kernel_table()), pool_(threads), dtype_(dtype) {
+    constexpr DType kHas[] = {DType::kF32, DType::kBF16};
+    host::require_dtype("cpu", dtype, kHas);
+  }
 
   BackendInfo properties() const override { return {"cpu", table_.name, pool_.size(), dtype_}; }
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
@@ -120,29 +164,25 @@ class CpuBackend : public Backend {
               {a.heads, cpu::positions_of(a, head_dim).head / panel, head_dim, cpu::kPanel}};
     }
     if (consumer.op != Op::linear || slot == 0) return {"dense", DType::kF32, dims};
-    const int64_t panels = (dims[0] + cpu::kPanel - 1) / cpu::kPanel;
     // The epilogue reads whole panels.
+    const int64_t panels = (dims[0] + cpu::kPanel - 1) / cpu::kPanel;
     if (slot != 1) return {"bias", DType::kF32, {panels * cpu::kPanel}};
-    if (host::weight_dtype(consumer, dtype_) != DType::kBF16)
-      return {"panels", DType::kF32, {panels, dims[1], cpu::kPanel}};
-    const int64_t pairs = cpu::packed_bf16(1, dims[1]) / cpu::kPanel / 2;
-    return {"panels_bf16", DType::kBF16, {panels, pairs, cpu::kPanel, 2}};
+    return panel_form(host::weight_dtype(consumer, dtype_)).of(dims[0], dims[1]);
   }
 
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
     if (consumer.op == Op::embedding) return host::in_place(graph, weight);
     if (consumer.op == Op::attention && slot >= 4) return pack_positions(graph, weight, consumer);
     if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
+    if (slot == 1) return pack_panels(graph, weight, host::weight_dtype(consumer, dtype_));
     const Form wanted = form(graph, weight, consumer, slot);
-    if (slot == 1) return pack_panels(graph, weight, wanted.dtype);
     return host::as_f32(graph, weight, wanted.shape[0] - graph[weight].shape.dims[0]);
   }
 
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {
     if (node.op == Op::linear) {
-      const cpu::LinearKernel& kernel =
-          in[1].dtype == DType::kBF16 ? table_.linear_bf16 : table_.linear;
+      const cpu::LinearKernel& kernel = table_.*panel_form(in[1].dtype).kernel;
       need_.linear =
           std::max(need_.linear, kernel.scratch_bytes(graph[node.inputs[0]].shape.cols()));
     } else if (node.op == Op::attention) {
@@ -163,25 +203,19 @@ class CpuBackend : public Backend {
   // Parts are whole panels (fuse merges no others), so each is packed into its own place.
   Packed pack_panels(const Graph& graph, NodeId weight, DType dtype) {
     const std::vector<host::Part> from = host::parts(graph, weight);
-    const bool bf16 = dtype == DType::kBF16;
-    const auto size = [bf16](const host::Part& p) {
-      return bf16 ? static_cast<size_t>(cpu::packed_bf16(p.rows, p.cols)) * sizeof(uint16_t)
-                  : static_cast<size_t>(cpu::packed_floats(p.rows, p.cols)) * sizeof(float);
+    const PanelForm& form = panel_form(dtype);
+    const auto size = [&form](const host::Part& p) {
+      return static_cast<size_t>(checked_bytes(form.dtype, form.of(p.rows, p.cols).shape).value());
     };
     size_t bytes = 0;
     for (const auto& p : from) bytes += size(p);
     const std::shared_ptr<std::byte> memory = host::alloc(bytes);
     std::byte* to = memory.get();
     for (const auto& p : from) {
-      if (bf16) {
-        cpu::pack_linear_bf16(p.data, p.dtype, p.rows, p.cols, reinterpret_cast<uint16_t*>(to),
-                              pool_);
-      } else {
-        cpu::pack_linear(p.data, p.dtype, p.rows, p.cols, reinterpret_cast<float*>(to), pool_);
-      }
+      form.pack(p.data, p.dtype, p.rows, p.cols, to, pool_);
       to += size(p);
     }
-    return {memory, memory.get(), bytes, dtype};
+    return {memory, memory.get(), bytes, form.dtype};
   }
 
   static Packed pack_positions(const Graph& graph, NodeId table, const Node& node) {

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
+#include <iterator>
 #include <set>
 
 #include "base/error.h"
@@ -143,8 +143,9 @@ CompiledFile::CompiledFile(const std::filesystem::path& path, bool check_sum)
   }
   if (check_sum && at(kChecksum) != checksum(metadata())) fail("its metadata is damaged");
   if (at("trine.device") != "cpu") fail(cat("is for device ", quoted(at("trine.device"))));
-  const std::optional<DType> dtype = parse_dtype(at("trine.dtype"));
-  if (dtype != DType::kF32 && dtype != DType::kBF16)
+  const auto dtype = std::find_if(std::begin(kModelDTypes), std::end(kModelDTypes),
+                                  [&](DType d) { return name_of(d) == at("trine.dtype"); });
+  if (dtype == std::end(kModelDTypes))
     fail(cat("dtype ", quoted(at("trine.dtype")), " is not known"));
   dtype_ = *dtype;
 }

@@ -17,7 +17,7 @@
 namespace trine {
 
 // Raised when older readers would misread what is written.
-inline constexpr int kCompiledFormat = 1;
+inline constexpr int kCompiledFormat = 2;
 
 using Metadata = std::map<std::string, std::string, std::less<>>;
 

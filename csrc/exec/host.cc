@@ -89,7 +89,18 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
 DType weight_dtype(const Node& linear, DType dtype) noexcept {
   constexpr int64_t kLeastColumns = 16;
   const bool over_tokens = linear.shape.rows == Rows::kTokens || linear.as<LinearAttrs>().pooled;
-  return over_tokens && linear.shape.cols() >= kLeastColumns ? dtype : DType::kF32;
+  if (!over_tokens || linear.shape.cols() < kLeastColumns) return DType::kF32;
+  return is_quantised(dtype) && linear.as<LinearAttrs>().keep ? DType::kBF16 : dtype;
+}
+
+void require_dtype(std::string_view device, DType dtype, std::span<const DType> has) {
+  std::string names;
+  for (const DType d : has) {
+    if (d == dtype) return;
+    names += cat(names.empty() ? "" : d == has.back() ? " and " : ", ", model_name(d));
+  }
+  throw DeviceError(
+      cat("dtype ", model_name(dtype), " is not there yet on ", device, "; ", names, " are"));
 }
 
 Packed as_bf16(const Graph& graph, NodeId weight) {

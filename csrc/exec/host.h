@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
+#include <string_view>
 #include <vector>
 
 #include "backend.h"
@@ -25,8 +27,12 @@ std::vector<Part> parts(const Graph&, NodeId weight);
 
 // In what a linear holds its weights when the model's dtype is `dtype`. What runs over sequences
 // (poolers, heads of classifiers) or has less than a panel of columns (the scores of a tagger or a
-// reader) takes next to no time and stays in float32, and so does what is folded at compile.
+// reader) takes next to no time and stays in float32, and so does what is folded at compile. What
+// the graph says is not to be quantised is bf16 instead.
 DType weight_dtype(const Node& linear, DType dtype) noexcept;
+
+// DeviceError unless the device has the dtype.
+void require_dtype(std::string_view device, DType dtype, std::span<const DType> has);
 
 // The operand as dense bf16, rounded to nearest.
 Packed as_bf16(const Graph&, NodeId weight);

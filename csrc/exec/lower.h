@@ -74,16 +74,19 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
                   operand(2), operand(3),
                   out,        node.shape.cols(),
                   k,          node.as<LinearAttrs>().activation};
-  if (args.w.dtype == DType::kBF16) {
-    Step s = step(graph, node, args, [](const Args& a, const RunContext& c) noexcept {
+  // `bits` of a weight, scales included; cost_of has counted 32.
+  const auto in_dtype = [&](DType dtype, double bits, auto function) {
+    Step s = step(graph, node, args, function);
+    s.dtype = dtype;
+    s.cost.bytes_fixed -= (32 - bits) / 8 * static_cast<double>(args.n * args.k);
+    return s;
+  };
+  if (args.w.dtype == DType::kBF16)
+    return in_dtype(DType::kBF16, 16, [](const Args& a, const RunContext& c) noexcept {
       Kernels::linear_bf16(a.in(c), c);
     });
-    s.dtype = DType::kBF16;
-    s.cost.bytes_fixed -= 2.0 * static_cast<double>(args.n * args.k);
-    return s;
-  }
-  return step(graph, node, args,
-              [](const Args& a, const RunContext& c) noexcept { Kernels::linear(a.in(c), c); });
+  return in_dtype(DType::kF32, 32,
+                  [](const Args& a, const RunContext& c) noexcept { Kernels::linear(a.in(c), c); });
 }
 
 template <class Kernels>

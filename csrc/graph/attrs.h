@@ -66,10 +66,22 @@ struct LinearAttrs {
   // A pooling was moved in front of it (compile/sink.cc): it computes what a linear over tokens
   // computed, with the weights as that one holds them.
   bool pooled = false;
+  // Not to be quantised, whatever the dtype of the model (host::weight_dtype).
+  bool keep = false;
   template <class Self, class Visitor>
   static void visit(Self& self, Visitor&& field) {
     field("activation", self.activation);
     field("pooled", self.pooled);
+    field("keep", self.keep);
+  }
+};
+
+struct EmbeddingAttrs {
+  // Its one table is a linear's weight, too: where that is quantised, rows are read from its copy.
+  bool tied = false;
+  template <class Self, class Visitor>
+  static void visit(Self& self, Visitor&& field) {
+    field("tied", self.tied);
   }
 };
 
@@ -209,9 +221,9 @@ struct SliceAttrs {
 
 using Attrs =
     std::variant<NoAttrs, InputAttrs, WeightAttrs, ConstantAttrs, RelativeBiasAttrs, PositionsAttrs,
-                 LinearAttrs, AttentionAttrs, WindowsAttrs, ConvWeightAttrs, LayerNormAttrs,
-                 RmsNormAttrs, RotaryAttrs, RopeAttrs, GatedAttrs, ScaleAttrs, ActivationAttrs,
-                 PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
+                 LinearAttrs, EmbeddingAttrs, AttentionAttrs, WindowsAttrs, ConvWeightAttrs,
+                 LayerNormAttrs, RmsNormAttrs, RotaryAttrs, RopeAttrs, GatedAttrs, ScaleAttrs,
+                 ActivationAttrs, PoolAttrs, L2NormalizeAttrs, SliceAttrs>;
 
 // Names as configurations spell them ("gelu_new" and "gelu_pytorch_tanh" are both the tanh form).
 std::string_view name_of(Activation) noexcept;

@@ -174,6 +174,8 @@ void Inference::positions() {
 void Inference::embedding() {
   arity(2, 2 * EmbeddingArgs::kMaxTables);
   if (node_.inputs.size() % 2) fail("needs a table for each ids");
+  if (node_.as<EmbeddingAttrs>().tied && node_.inputs.size() != 2)
+    fail("is tied, so it has one table, not ", node_.inputs.size() / 2);
   for (size_t i = 0; i < node_.inputs.size(); i += 2) {
     if (in(i).dtype != DType::kI32 || in(i).shape.rows != Rows::kTokens)
       fail("input ", i, " must be token ids");

@@ -126,7 +126,7 @@ class Reader {
 
   static DType read_dtype(const Json& json) {
     const std::string& name = json.as_string();
-    for (int i = 0; i <= static_cast<int>(DType::kQ1_0); ++i) {
+    for (int i = 0; i <= static_cast<int>(DType::kI4); ++i) {
       if (name_of(static_cast<DType>(i)) == name) return static_cast<DType>(i);
     }
     throw ModelError(cat("unknown dtype ", quoted(name)));

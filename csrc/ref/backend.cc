@@ -45,7 +45,10 @@ class NoContext : public DeviceContext {
 
 class RefBackend : public Backend {
  public:
-  explicit RefBackend(DType dtype) : dtype_(dtype) {}
+  explicit RefBackend(DType dtype) : dtype_(dtype) {
+    constexpr DType kHas[] = {DType::kF32, DType::kBF16};
+    host::require_dtype("ref", dtype, kHas);
+  }
   BackendInfo properties() const override { return {"ref", "scalar", 1, dtype_}; }
   bool supports(const Graph&, const Node&) const noexcept override { return true; }
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }

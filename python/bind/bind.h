@@ -4,18 +4,12 @@
 #include <pybind11/pybind11.h>
 
 #include <memory>
-#include <string_view>
-
-#include "base/dtype.h"
 
 namespace trine {
 class Engine;
 }
 
 namespace trine::python {
-
-// "float32", as numpy calls it.
-std::string_view python_name(DType dtype);
 
 // Of a Model object; InputError when it is closed.
 std::shared_ptr<Engine> engine_of(const pybind11::object& model);

@@ -49,7 +49,7 @@ void bind_compiled(py::module_& m) {
                                                    : py::object(py::str(found->second));
            })
       .def_property_readonly("dtype",
-                             [](const CompiledFile& file) { return python_name(file.dtype()); })
+                             [](const CompiledFile& file) { return model_name(file.dtype()); })
       .def("compile", &compile, py::arg("threads"));
   m.def("save", &save, py::arg("model"), py::arg("path"), py::arg("metadata"));
 }

@@ -21,15 +21,13 @@ namespace py = pybind11;
 namespace trine::python {
 namespace {
 
-// Names of dtypes as numpy has them.
-constexpr std::pair<std::string_view, DType> kDTypeNames[] = {{"float32", DType::kF32},
-                                                              {"bfloat16", DType::kBF16}};
-
 DType python_dtype(std::string_view wanted) {
-  for (const auto& [name, value] : kDTypeNames) {
-    if (name == wanted) return value;
+  std::string known;
+  for (const DType dtype : kModelDTypes) {
+    if (model_name(dtype) == wanted) return dtype;
+    known += cat(known.empty() ? "" : ", ", model_name(dtype));
   }
-  throw DeviceError(cat("dtype \"", wanted, "\" is not there yet; float32 and bfloat16 are"));
+  throw InputError(cat("dtype ", quoted(wanted), " is not known; known are ", known));
 }
 
 using Ids = py::array_t<int32_t, py::array::c_style>;
@@ -94,7 +92,7 @@ class Model {
       py::dict row;
       row["op"] = s.op;
       row["name"] = s.name;
-      row["dtype"] = python_name(s.dtype);
+      row["dtype"] = model_name(s.dtype);
       row["ms"] = s.seconds * 1e3;
       row["flops"] = s.flops;
       row["bytes"] = s.bytes;
@@ -110,7 +108,7 @@ class Model {
     if (!i.backend.hardware.empty()) out["hardware"] = i.backend.hardware;
     out["isa"] = i.backend.isa;
     out["threads"] = i.backend.threads;
-    out["dtype"] = python_name(i.backend.dtype);
+    out["dtype"] = model_name(i.backend.dtype);
     out["parameters"] = i.parameters;
     out["weight_bytes"] = i.weight_bytes;
     out["bytes_mapped"] = i.bytes_mapped;
@@ -186,13 +184,6 @@ py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
 
 }  // namespace
 
-std::string_view python_name(DType dtype) {
-  for (const auto& [name, value] : kDTypeNames) {
-    if (value == dtype) return name;
-  }
-  return name_of(dtype);
-}
-
 std::shared_ptr<Engine> engine_of(const py::object& model) {
   return model.cast<const Model&>().engine();
 }
@@ -239,8 +230,8 @@ void bind_model(py::module_& m) {
       "default_dtype",
       [](const std::string& device, const std::string& plugin) {
         if (!plugin.empty())
-          return python_name(Plugin::load(plugin).default_dtype(device_index(device)));
-        return python_name(device == "cpu" ? cpu_default_dtype() : DType::kF32);
+          return model_name(Plugin::load(plugin).default_dtype(device_index(device)));
+        return model_name(device == "cpu" ? cpu_default_dtype() : DType::kF32);
       },
       py::arg("device") = "cpu", py::arg("plugin") = "");
   m.def(

@@ -94,7 +94,14 @@ def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
     group = parser.add_argument_group("loading")
     group.add_argument("--threads", type=int, metavar="N", help="by default one per CPU")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16")
+    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, int8 or int4")
+    group.add_argument(
+        "--keep",
+        action="append",
+        metavar="PATTERN",
+        help="weights that int8 and int4 leave in bfloat16, such as '*.output.dense.weight'; may "
+        "be given more than once",
+    )
     group.add_argument("--revision", help="branch, tag or commit of a Hub id")
     group.add_argument("--cache-dir", metavar="DIR", help="the Hub's cache")
     group.add_argument("--local-files-only", action="store_true", help="stay off the network")

@@ -26,6 +26,7 @@ def load_model(options: argparse.Namespace, task: str | None = None) -> Any:
         device=options.device,
         dtype=options.dtype,
         threads=options.threads,
+        keep=options.keep,
         revision=options.revision,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "metal"]
 Dtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+QUANTISED = ("int8", "int4")
 
 # Class of each task, and the module that defines it.
 _CLASSES = {
@@ -83,6 +84,7 @@ def load(
     device: Device = "auto",
     dtype: Dtype = "auto",
     threads: int | None = None,
+    keep: Sequence[str] | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
@@ -106,12 +108,16 @@ def load(
     device : {"auto", "cpu", "cuda", "cuda:1", ...}
         ``"auto"`` is the first GPU whose plugin is installed and works, else the CPU; ``info()``
         says which and why.
-    dtype : {"auto", "float32", "bfloat16"}
+    dtype : {"auto", "float32", "bfloat16", "int8", "int4"}
         What linear layers hold their weights in and multiply; everything else is float32.
         ``"auto"`` is bfloat16 on processors that multiply it faster, else float32; for a compiled
         file, what it was compiled in.
     threads : int or None
         How many threads to compute with; by default one for each CPU that the process may use.
+    keep : sequence of str or None
+        For ``"int8"`` and ``"int4"``: patterns (`fnmatch`) of the weights of linear layers that are
+        not to be quantised but held in bfloat16, such as ``"*.output.dense.weight"``. By default
+        the architecture's own, ``()`` for none.
     revision : str or None
         Branch, tag or commit, for a Hub id.
     cache_dir : path or None
@@ -131,7 +137,8 @@ def load(
     DeviceError
         A device or dtype that this build doesn't have.
     InputError
-        An unknown task, or a number of threads below one.
+        An unknown task or dtype, a number of threads below one, or patterns in ``keep`` that fit
+        no layer, that the dtype has no use for or that a compiled file cannot follow any more.
 
     Examples
     --------
@@ -147,6 +154,8 @@ def load(
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
     path = Path(os.fspath(source)).expanduser()
     if path.suffix == ".trine" and path.is_file():
+        if keep is not None:
+            raise InputError(f"{path}: is compiled, so it is too late for keep")
         return map_compiled(
             path,
             source=os.fspath(source),
@@ -157,36 +166,28 @@ def load(
         )
     place = devices.choose(device)
     chosen = place.dtype(dtype)
+    if keep is not None and chosen not in QUANTISED:
+        raise InputError(f"keep is for {' and '.join(QUANTISED)}; the dtype is {chosen}")
+    how = How(place, chosen, threads, keep)
     if path.suffix == ".gguf" and path.is_file():
-        return build_gguf(
-            path,
-            source=os.fspath(source),
-            task=wanted,
-            place=place,
-            dtype=chosen,
-            threads=threads,
-        )
+        return build_gguf(path, source=os.fspath(source), task=wanted, how=how)
     if (root := _meta_folder(path)) is not None:
-        return build_meta(
-            root,
-            source=os.fspath(source),
-            task=wanted,
-            place=place,
-            dtype=chosen,
-            threads=threads,
-        )
+        return build_meta(root, source=os.fspath(source), task=wanted, how=how)
     folder, weights = _resolve(
         source, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only
     )
     files = read_folder(folder, weights)
-    return build(
-        files,
-        source=os.fspath(source),
-        task=wanted,
-        place=place,
-        dtype=chosen,
-        threads=threads,
-    )
+    return build(files, source=os.fspath(source), task=wanted, how=how)
+
+
+@dataclass(frozen=True)
+class How:
+    """What a model is computed with."""
+
+    place: Chosen
+    dtype: str
+    threads: int | None
+    keep: Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -228,9 +229,7 @@ def find_weights(folder: Path) -> Path:
     raise ModelError(f"{folder}: no {_WEIGHTS[0]} or {_WEIGHTS[2]}; {_unreadable(folder)}")
 
 
-def build(
-    files: Folder, *, source: str, task: str | None, place: Chosen, dtype: str, threads: int | None
-) -> Task:
+def build(files: Folder, *, source: str, task: str | None, how: How) -> Task:
     """Compile a folder's model and wrap it in the class of its task."""
     from trine import models
 
@@ -272,15 +271,11 @@ def build(
         checkpoint,
         files.root,
         modules=sentence.modules if embeds else [],
-        place=place,
-        dtype=dtype,
-        threads=threads,
+        how=how,
     )
 
 
-def build_gguf(
-    path: Path, *, source: str, task: str | None, place: Chosen, dtype: str, threads: int | None
-) -> Task:
+def build_gguf(path: Path, *, source: str, task: str | None, how: How) -> Task:
     """Compile the model of a GGUF file and wrap it in the class of its task."""
     from trine import gguf, models
 
@@ -300,9 +295,7 @@ def build_gguf(
         padding_idx=architecture.padding_idx,
         causal=architecture.causal,
     )
-    return _compile(
-        model.store, model.tokenizer, checkpoint, path, place=place, dtype=dtype, threads=threads
-    )
+    return _compile(model.store, model.tokenizer, checkpoint, path, how=how)
 
 
 def _meta_folder(path: Path) -> Path | None:
@@ -316,9 +309,7 @@ def _meta_folder(path: Path) -> Path | None:
     return path if not others and meta.find_shards(path) else None
 
 
-def build_meta(
-    folder: Path, *, source: str, task: str | None, place: Chosen, dtype: str, threads: int | None
-) -> Task:
+def build_meta(folder: Path, *, source: str, task: str | None, how: How) -> Task:
     """Compile the model of a Meta folder and wrap it in the class of its task."""
     from trine import meta, models
 
@@ -342,9 +333,7 @@ def build_meta(
         causal=architecture.causal,
         notes=model.notes,
     )
-    return _compile(
-        model.store, tokenizer, checkpoint, folder, place=place, dtype=dtype, threads=threads
-    )
+    return _compile(model.store, tokenizer, checkpoint, folder, how=how)
 
 
 def map_compiled(
@@ -378,16 +367,16 @@ def _compile(
     root: Path,
     *,
     modules: Sequence[Mapping[str, Any]] = (),
-    place: Chosen,
-    dtype: str,
-    threads: int | None,
+    how: How,
 ) -> Task:
     """Write the graph, compile it and wrap it; errors name `root`."""
     from trine import models
 
     try:
-        graph = models.build(store, checkpoint.config, checkpoint.architecture, modules)
-        core = graph.compile(device=place.device, dtype=dtype, threads=threads, plugin=place.plugin)
+        graph = models.build(store, checkpoint.config, checkpoint.architecture, modules, how.keep)
+        core = graph.compile(
+            device=how.place.device, dtype=how.dtype, threads=how.threads, plugin=how.place.plugin
+        )
     except ModelError as error:  # about config.json, it doesn't know where that lies
         if str(root) in str(error):
             raise
@@ -395,7 +384,7 @@ def _compile(
     task_class = _class_of(checkpoint.task)
     core.prepare(task_class.needs)
     described = replace(
-        checkpoint, notes=checkpoint.notes + graph.notes, device_reason=place.reason
+        checkpoint, notes=checkpoint.notes + graph.notes, device_reason=how.place.reason
     )
     return task_class(core, described, tokenizer)
 

@@ -8,6 +8,7 @@ and nothing here runs once a graph is compiled.
 from __future__ import annotations
 
 import sys
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from trine import _core
@@ -41,12 +42,18 @@ class Value:
 
 
 class Graph:
-    """A graph under construction, over the tensors of one checkpoint."""
+    """A graph under construction, over the tensors of one checkpoint.
 
-    def __init__(self, store: _core.WeightStore) -> None:
+    ``keep`` are patterns (``fnmatch``) of weights that linears hold in bfloat16 where the model is
+    quantised.
+    """
+
+    def __init__(self, store: _core.WeightStore, keep: Sequence[str] = ()) -> None:
         self.core = _core.Graph(store)
         self.store = store
         self.notes: list[str] = []
+        self.linears: list[str] = []  # names of their weights
+        self._keep = tuple(keep)
         self._weights: dict[str, Value] = {}
 
     def add(
@@ -83,6 +90,11 @@ class Graph:
     def note(self, text: str) -> None:
         """Keep for ``info()`` what was done where the files contradict the configuration."""
         self.notes.append(text)
+
+    def keeps(self, weight: str) -> bool:
+        """Whether a linear with this weight is not to be quantised."""
+        self.linears.append(weight)
+        return any(fnmatchcase(weight, pattern) for pattern in self._keep)
 
     def same(self, name: str, other: str) -> bool:
         """Whether two tensors of the checkpoint hold the same numbers in the same form."""
@@ -129,10 +141,14 @@ class Scope:
         return self.graph.weight(self[key].name)
 
 
-def embedding(*pairs: tuple[Value, Value]) -> Value:
-    """Sum of the rows that ids pick from tables: up to three ``(ids, table)``."""
+def embedding(*pairs: tuple[Value, Value], tied: bool = False) -> Value:
+    """Sum of the rows that ids pick from tables: up to three ``(ids, table)``.
+
+    ``tied`` says that the one table is a linear's weight, too: where that is quantised, there is
+    one copy of it.
+    """
     flat = [v for pair in pairs for v in pair]
-    return flat[0].graph.add("embedding", flat)
+    return flat[0].graph.add("embedding", flat, tied=tied)
 
 
 def positions(ids: Value, *, padding_idx: int = -1) -> Value:
@@ -153,9 +169,9 @@ def linear(
         shift: Value | None = bias
     else:
         shift = w.weight("bias") if bias else None
-    return x.graph.add(
-        "linear", [x, weight or w.weight("weight"), shift], name=w.name, activation=activation
-    )
+    table = weight or w.weight("weight")
+    keep = x.graph.keeps(table.name or w["weight"].name)
+    return x.graph.add("linear", [x, table, shift], name=w.name, activation=activation, keep=keep)
 
 
 def layer_norm(x: Value, w: Scope, *, eps: float) -> Value:

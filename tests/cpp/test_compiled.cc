@@ -139,8 +139,8 @@ TEST(damaged_compiled_files_are_refused) {
     refuses(edited(folder, good, from, to), part);
   };
   refuses(edited(folder, good, R"(\"eps\":)", R"(\"eps\":1)"), "metadata is damaged", true);
-  refuses_edit(R"("trine.format":"1")", R"("trine.format":"2")",
-               cat("has format '2', was written by trine '", version(), "'"));
+  refuses_edit(R"("trine.format":"2")", R"("trine.format":"3")",
+               cat("has format '3', was written by trine '", version(), "'"));
   refuses_edit(R"("trine.format")", R"("other.format")", "no compiled model");
   refuses_edit(R"("trine.dtype":"F32")", R"("trine.dtype":"F8_E4M3")", "dtype 'F8_E4M3'");
   refuses_edit(R"("trine.dtype":"F32")", R"("trine.dtype":"BF16")", "no tensor 'panels_bf16/");

@@ -112,7 +112,7 @@ TEST(shapes_are_checked_with_names) {
   Graph g(tiny.store());
   const NodeId ids = g.add(Op::input, {}, InputAttrs{"input_ids"}, "", "");
   const NodeId words = g.add(Op::weight, {}, WeightAttrs{"words"}, "words", "");
-  const NodeId x = g.add(Op::embedding, {ids, words}, NoAttrs{}, "embeddings", "m.py:3");
+  const NodeId x = g.add(Op::embedding, {ids, words}, EmbeddingAttrs{}, "embeddings", "m.py:3");
   const NodeId down = g.add(Op::weight, {}, WeightAttrs{"layer.0.down.weight"}, "", "");
   CHECK_THROWS_WITH(
       g.add(Op::linear, {x, down}, LinearAttrs{}, "layer.0.down", "m.py:9"), ModelError,

@@ -64,7 +64,7 @@ class TinyLlama {
             {add(Op::positions, {ids}, PositionsAttrs{-1}),
              g.add_constant(inv_freq, {pairs}, "", "tiny")},
             s_.dynamic_from == 0 ? RotaryAttrs{} : RotaryAttrs{1, s_.dynamic_from, 1e4f, 2});
-    NodeId x = add(Op::embedding, {ids, weight("embed")});
+    NodeId x = add(Op::embedding, {ids, weight("embed")}, EmbeddingAttrs{});
     for (int64_t i = 0; i < s_.layers; ++i) {
       const std::string layer = cat("layer.", i, ".");
       const NodeId h = norm(x, layer + "norm1");

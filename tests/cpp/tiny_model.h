@@ -56,8 +56,9 @@ class TinyModel {
     };
     const NodeId ids = add(Op::input, {}, InputAttrs{"input_ids"});
     const NodeId places = add(Op::positions, {ids}, PositionsAttrs{1});
-    NodeId x =
-        normed(add(Op::embedding, {ids, weight("words"), places, weight("places")}), "first");
+    NodeId x = normed(
+        add(Op::embedding, {ids, weight("words"), places, weight("places")}, EmbeddingAttrs{}),
+        "first");
     const NodeId bias =
         add(Op::relative_bias, {weight("buckets")}, RelativeBiasAttrs{32, 128, int32_t(s_.span)});
     for (int64_t i = 0; i < s_.layers; ++i) {

@@ -115,7 +115,7 @@ def test_the_file_is_a_safetensors_file_that_others_read(tmp_path: Path) -> None
     with safe_open(path, "np") as file:
         metadata = file.metadata()
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-    assert metadata["trine.format"] == "1"
+    assert metadata["trine.format"] == "2"
     assert metadata["trine.version"] == trine.__version__
     assert metadata["trine.task"] == "tag"
     assert metadata["trine.dtype"] == "BF16"

@@ -112,6 +112,14 @@ def test_no_architecture(config: dict[str, Any], task: str | None, complaint: st
     assert "config.json" in str(caught.value)
 
 
+@pytest.mark.usefixtures("fake")
+def test_keep(checkpoint: Path) -> None:
+    model = trine.load(checkpoint, dtype="int8", keep=["*.dense.weight"])
+    assert model._core.built[-1] == ["*.dense.weight"]
+    with pytest.raises(InputError, match="keep is for int8 and int4; the dtype is float32"):
+        trine.load(checkpoint, dtype="float32", keep=[])
+
+
 # Folders ---------------------------------------------------------------------------------------
 
 
@@ -119,9 +127,9 @@ def test_no_architecture(config: dict[str, Any], task: str | None, complaint: st
 def test_bare_encoder(checkpoint: Path) -> None:
     model = trine.load(checkpoint, dtype="bfloat16", threads=3)
     assert type(model) is trine.Embedder
-    store, config, name, modules = model._core.built
+    store, config, name, modules, keep = model._core.built
     assert store == [(checkpoint / "model.safetensors", "")]
-    assert (config, name) == (CONFIG, "MPNetModel")
+    assert (config, name, keep) == (CONFIG, "MPNetModel", None)
     assert modules == [{"type": "pooling", "modes": ["mean"], "include_prompt": True}]
     options = {"device": "cpu", "dtype": "bfloat16", "threads": 3, "plugin": ""}
     assert model._core.options == options

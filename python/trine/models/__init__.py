@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trine import nn
-from trine._core import ModelError
+from trine._core import InputError, ModelError
 from trine.models import deberta_v2, llama, mpnet
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Architecture:
     usual_length : where any length goes, what texts are cut to if the tokenizer doesn't say.
     causal : whether a token sees the ones before it alone; then padding ids at a text's end are
         cut off for classification, whose head reads the last token.
+    keep : patterns of weights that linears hold in bfloat16 in quantised models, unless the caller
+        has others.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Architecture:
     absolute: Callable[[dict[str, Any]], bool] = lambda _: False
     usual_length: Callable[[dict[str, Any]], int | None] = lambda _: None
     causal: bool = False
+    keep: tuple[str, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = (
@@ -88,6 +92,7 @@ def build(
     config: dict[str, Any],
     architecture: str,
     modules: Sequence[Mapping[str, Any]] = (),
+    keep: Sequence[str] | None = None,
 ) -> nn.Graph:
     """Write the graph of a checkpoint.
 
@@ -100,21 +105,28 @@ def build(
         ``type`` ``pooling`` (``modes``, ``include_prompt``), ``dense`` (``scope``, ``bias``,
         ``activation``, ``residual``: absent, a scope or ``"identity"``), ``layer_norm`` (``scope``,
         ``eps``), ``dropout`` or ``normalize``. Their result is the output ``sentence_embedding``.
+    keep : patterns (``fnmatch``) of linears' weights that stay in bfloat16 where the model is
+        quantised; None for the architecture's own.
 
     Raises
     ------
+    InputError
+        A pattern of ``keep`` that fits no linear's weight.
     ModelError
         An architecture that is unknown, or a tensor that is missing or of another shape.
     """
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(f"config.json: architectures has {architecture!r}; known are {known}")
-    g = nn.Graph(store)
+    g = nn.Graph(store, ARCHITECTURES[architecture].keep if keep is None else keep)
     x = ARCHITECTURES[architecture].build(g, architecture, config)
     if modules:
         for module in modules:
             x = add_module(g, x, module)
         g.output("sentence_embedding", x)
+    for pattern in keep or ():
+        if not fnmatch.filter(g.linears, pattern):
+            raise InputError(f"keep: {pattern!r} fits no linear's weight, such as {g.linears[0]!r}")
     return g
 
 

@@ -66,7 +66,7 @@ def read_config(architecture: str, config: dict[str, Any]) -> Config:
     )
 
 
-def decoder(g: Graph, w: Scope, c: Config, turns: Rope, *, cached: bool) -> Value:
+def decoder(g: Graph, w: Scope, c: Config, turns: Rope, *, cached: bool, tied: bool) -> Value:
     """Token ids to the last hidden state [T, hidden_size]; `cached` to generate text."""
     require(
         c.num_attention_heads % c.kv_heads == 0,
@@ -76,7 +76,7 @@ def decoder(g: Graph, w: Scope, c: Config, turns: Rope, *, cached: bool) -> Valu
     words = w["embed_tokens"].weight("weight")
     require_shape(words, (c.vocab_size, c.hidden_size), "vocab_size and hidden_size")
     ids = g.input("input_ids")
-    x = scaled(nn.embedding((ids, words)), c.embedding_multiplier)
+    x = scaled(nn.embedding((ids, words), tied=tied), c.embedding_multiplier)
     angles = nn.rotary(ids, **turns.attributes())
     for i in range(c.num_hidden_layers):
         x = layer(x, angles, w["layers"][i], c, i if cached else -1)
@@ -145,6 +145,7 @@ class Body:
     w: Scope
     c: Config
     config: dict[str, Any]
+    table: Value | None = None  # of the logits
 
 
 def base(b: Body) -> None:
@@ -157,28 +158,27 @@ def causal_lm(b: Body) -> None:
     The pooling stands last, and the compiler moves it to the front: the same bits in any dtype.
     """
     head = b.root["lm_head"]
-    table = output_table(b, head, b.w["embed_tokens"])
-    logits = nn.linear(b.x, head, weight=table, bias=head.has("bias"))
+    logits = nn.linear(b.x, head, weight=b.table, bias=head.has("bias"))
     logits = scaled(logits, 1 / b.c.logits_scaling)
     b.g.output("logits", logits)
     b.g.output("next_logits", nn.pool(logits, "lasttoken"))
 
 
-def output_table(b: Body, head: Scope, words: Scope) -> Value:
+def output_table(g: Graph, c: Config, head: Scope, words: Scope) -> Value:
     """The table of the logits: as in transformers, the file goes before ``tie_word_embeddings``."""
-    tied = b.c.tie_word_embeddings
+    tied = c.tie_word_embeddings
     if not head.has("weight"):
         if not tied:
-            b.g.note(
+            g.note(
                 "lm_head tied to embed_tokens: tie_word_embeddings is false, but the file has no "
                 "lm_head.weight"
             )
         return words.weight("weight")
-    if tied and b.g.same(head["weight"].name, words["weight"].name):
-        b.g.ignore(head["weight"].name)
+    if tied and g.same(head["weight"].name, words["weight"].name):
+        g.ignore(head["weight"].name)
         return words.weight("weight")
     if tied:
-        b.g.note(
+        g.note(
             "lm_head not tied: tie_word_embeddings is true, but the file has a lm_head.weight "
             "with other values"
         )
@@ -226,8 +226,12 @@ def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
     w = root[prefixes[0]] if prefixes else root
     turns = rope.read(config, c.head_size, c.max_position_embeddings)
     task, head = HEADS[architecture]
-    x = decoder(g, w, c, turns, cached=task == "generate")
-    head(Body(g, x, root, w, c, config))
+    words, table = w["embed_tokens"], None
+    if task == "generate":
+        table = output_table(g, c, root["lm_head"], words)
+    tied = table is not None and table.id == words.weight("weight").id
+    x = decoder(g, w, c, turns, cached=task == "generate", tied=tied)
+    head(Body(g, x, root, w, c, config, table))
     return x
 
 
