@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pytest
+
+# What folders give is under test; test_load_cache.py is about the cache.
+os.environ.setdefault("TRINE_CACHE_SIZE", "0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

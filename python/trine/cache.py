@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_POLL = 0.02  # seconds
 
 
 def cache_folder() -> Path:
@@ -27,21 +30,52 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold a lock among processes; it ends with the process at the latest."""
-    with path.open("a+b") as file:
-        if sys.platform == "win32":
-            import msvcrt
+def file_lock(path: Path, *, patience: float = float("inf")) -> Iterator[None]:
+    """Hold a lock among processes and threads; it ends with the process at the latest.
 
+    Whoever holds it may remove the file.
+
+    Raises
+    ------
+    TimeoutError
+        Somebody else has held it for `patience` seconds.
+    OSError
+        The file cannot be written, or locked.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        with path.open("a+b") as file:
+            while not _locked(file):
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{path}: another process holds it")
+                time.sleep(_POLL)
+            if _is_at(file, path):  # not removed while we waited
+                yield
+                return
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Lock if nobody else has."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
             file.seek(0)
-            while True:
-                try:
-                    msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-                    break
-                except OSError:  # it gives up after ten seconds
-                    continue
-        else:
-            import fcntl
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError:
+            return False
+    else:
+        import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -44,6 +44,10 @@ class Checkpoint:
         Where the files contradict the configuration, and what was done about it.
     device_reason : str
         Why the model runs where it does.
+    cache : str
+        What the load cache had to do with it; empty: nothing.
+    unused_tensors : list of str
+        Of a compiled file: tensors of its source that no output needs.
     sentence : SentenceConfig
         The sentence-transformers modules and settings.
     """
@@ -61,4 +65,6 @@ class Checkpoint:
     generation: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     device_reason: str = ""
+    cache: str = ""
+    unused_tensors: list[str] = field(default_factory=list)
     sentence: SentenceConfig = field(default_factory=SentenceConfig)

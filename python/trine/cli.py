@@ -105,3 +105,4 @@ def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
     group.add_argument("--revision", help="branch, tag or commit of a Hub id")
     group.add_argument("--cache-dir", metavar="DIR", help="the Hub's cache")
     group.add_argument("--local-files-only", action="store_true", help="stay off the network")
+    group.add_argument("--no-cache", action="store_true", help="load as if for the first time")

@@ -30,6 +30,7 @@ def load_model(options: argparse.Namespace, task: str | None = None) -> Any:
         revision=options.revision,
         cache_dir=options.cache_dir,
         local_files_only=options.local_files_only,
+        cache=not options.no_cache,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trine import command_io
+from trine.cache_command import Cache
 from trine.command import Command
 from trine.generate_commands import Chat, Generate
 
@@ -317,6 +318,7 @@ class Compile(Command):
 
     def run(self, options: Namespace) -> int:
         """Load, save and say what was written."""
+        options.no_cache = True  # one file is enough
         with command_io.load_model(options, options.task) as model:
             model.save(options.output)
             row = {
@@ -394,4 +396,5 @@ COMMANDS: tuple[Command, ...] = (
     Verify(),
     Bench(),
     Convert(),
+    Cache(),
 )

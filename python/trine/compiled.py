@@ -9,7 +9,7 @@ Python's business: ``config.json`` and ``tokenizer.json`` as texts, ``trine.task
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from trine import _core
@@ -50,8 +50,9 @@ def save(
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: the name of a compiled file must end with {SUFFIX}")
     model = asdict(checkpoint)
-    for name in ("source", "folder", "config", "task"):
+    for name in ("source", "folder", "config", "task", "device_reason", "cache"):
         del model[name]
+    model["unused_tensors"] = core.info()["unused_tensors"] or checkpoint.unused_tensors
     metadata = {
         "trine.task": checkpoint.task,
         "trine.model": _dump({**model, "outputs": outputs, "end_tokens": end_tokens}),
@@ -73,9 +74,16 @@ def save(
 
 
 def load(
-    path: Path, *, source: str, task: str | None, device: str, dtype: str, threads: int | None
+    path: Path,
+    *,
+    source: str,
+    task: str | None,
+    device: str,
+    dtype: str,
+    threads: int | None,
+    folder: Path | None = None,
 ) -> tuple[_core.Model, Checkpoint, TokenizerSource]:
-    """Map a compiled file.
+    """Map a compiled file; `folder`, if given, is what it was made of and what later errors name.
 
     Raises
     ------
@@ -97,7 +105,9 @@ def load(
     checkpoint = _checkpoint(file, path, source)
     if task not in (None, checkpoint.task):
         raise ModelError(f"{path}: is compiled for the task {checkpoint.task!r}, not {task!r}")
-    tokenizer = StoredTokenizer(file, path)
+    tokenizer = StoredTokenizer(file, path if folder is None else folder)
+    if folder is not None:
+        checkpoint = replace(checkpoint, folder=folder)
     core = file.compile(threads or 0)
     return core, checkpoint, tokenizer
 
@@ -161,6 +171,7 @@ def _checkpoint(file: _core.CompiledFile, path: Path, source: str) -> Checkpoint
         causal=field(model, "causal", bool, path, default=False),
         generation=field(model, "generation", dict, path, {}),
         notes=field(model, "notes", list, path, []),
+        unused_tensors=field(model, "unused_tensors", list, path, []),
         sentence=_sentence(field(model, "sentence", dict, path, {}), path),
     )
 

@@ -75,8 +75,8 @@ def convert(
 
 
 def _to_meta(folder: Path, place: Path) -> list[str]:
-    from trine.loading import choose_architecture, read_folder
     from trine.models import ARCHITECTURES
+    from trine.sources import choose_architecture, read_folder
 
     files = read_folder(folder)
     config, path = files.config, files.encoder / "config.json"

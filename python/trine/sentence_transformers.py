@@ -59,6 +59,8 @@ class SentenceConfig:
         Folder of the Transformer module, relative: usually empty.
     modules : list of dict
         The chain after it, as `trine.models.build` takes it.
+    folders : list of str
+        Those of all modules, relative.
     weights : list of str
         Folders of modules that have weights; their tensors are named ``<folder>.<tensor>``.
     max_seq_length, lowercase
@@ -71,6 +73,7 @@ class SentenceConfig:
     modules: list[Module] = dataclass_field(
         default_factory=lambda: [{"type": "pooling", "modes": ["mean"], "include_prompt": True}]
     )
+    folders: list[str] = dataclass_field(default_factory=list)
     weights: list[str] = dataclass_field(default_factory=list)
     max_seq_length: int | None = None
     lowercase: bool = False
@@ -112,6 +115,7 @@ def read(folder: Path) -> SentenceConfig:
     return SentenceConfig(
         transformer=kinds[0][1],
         modules=modules,
+        folders=[name for _, name in kinds],
         weights=weights,
         **_transformer_settings(folder / kinds[0][1]),
         **_model_settings(folder / "config_sentence_transformers.json"),

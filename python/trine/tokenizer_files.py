@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Literal
 
-from trine import chat, deberta_tokenizer
+from trine import chat
 from trine._core import ModelError
 from trine.files import read_json, read_optional_json
 from trine.tokenization import TextEncoder
@@ -155,6 +155,8 @@ class TokenizerFiles(TokenizerSource):
             is_json = path.name == "tokenizer.json"
             backend = _from_json(path) if is_json else self._from_vocab(path, settings, special)
             if self._is_deberta(settings):
+                from trine import deberta_tokenizer
+
                 special = deberta_tokenizer.SPECIAL | special
         backend.no_padding()
         backend.no_truncation()
@@ -188,6 +190,8 @@ class TokenizerFiles(TokenizerSource):
                 f"{path}: a spm.model alone is read for model_type 'deberta-v2' only, config.json "
                 f"says {self._config.get('model_type')!r}; a tokenizer.json is needed"
             )
+        from trine import deberta_tokenizer
+
         return deberta_tokenizer.build(path, settings)
 
     def _is_deberta(self, settings: dict[str, Any]) -> bool:

@@ -109,10 +109,14 @@ class Task(ABC):
             columns) and what the core adds: ``device`` (``device_reason`` says why that one),
             ``isa``, ``dtype``, ``threads``, ``parameters``, ``weight_bytes``, ``bytes_mapped``,
             ``bytes_allocated``, ...; ``notes``, if the files contradict config.json: what was
-            done about it.
+            done about it; ``cache``: what the load cache did, or why it did nothing.
         """
         checkpoint = self._checkpoint
-        notes = {"notes": list(checkpoint.notes)} if checkpoint.notes else {}
+        notes: dict[str, Any] = {"notes": list(checkpoint.notes)} if checkpoint.notes else {}
+        if checkpoint.cache:
+            notes["cache"] = checkpoint.cache
+        if checkpoint.unused_tensors:
+            notes["unused_tensors"] = list(checkpoint.unused_tensors)
         return {
             "architecture": checkpoint.architecture,
             "task": checkpoint.task,
