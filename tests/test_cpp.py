@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -24,7 +25,10 @@ def binary() -> Path:
     build = ROOT / "build" / "tests"
     build.mkdir(parents=True, exist_ok=True)
     with FileLock(build / ".lock"):
-        configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DTRINE_TESTS=ON"]
+        # The folder may remember the ninja of an environment that is gone.
+        ninja = f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}"
+        configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", ninja]
+        configure.append("-DTRINE_TESTS=ON")
         for command in (configure, ["cmake", "--build", str(build), "--target", "trine_tests"]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
