@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench_attention [threads [longest]]: attention, LayerNorm and GELU on the instruction set that
-// TRINE_ISA or the machine picks; median and 95th percentile of each, and the median's share of
-// what the machine can do.
+// bench_attention [threads [longest [bfloat16]]]: attention, LayerNorm and GELU on the instruction
+// set that TRINE_ISA or the machine picks; median and 95th percentile of each, and the median's
+// share of what the machine can do.
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <new>
+#include <string_view>
 #include <vector>
 
 #include "cpu/ops.h"
@@ -59,6 +61,7 @@ void report(const char* what, const Timing& t, double work, const char* unit, do
 struct Machine {
   cpu::Workers workers;
   double gflops, gbs;
+  bool bf16;
   Positions positions;
 };
 
@@ -83,7 +86,10 @@ void bench_attention(const Machine& m, int32_t length, Kind kind) {
   args.heads = args.kv_heads = kHeads, args.head_dim = kDim;
   args.scale = 0.125f;
   const Positions& positions = m.positions;
-  const std::vector<float> panels = noise(2 * kHeads * positions.head);
+  std::vector<float> panels = noise(2 * kHeads * positions.head);
+  for (float& x : panels) {
+    if (m.bf16) x = std::bit_cast<float>((std::bit_cast<uint32_t>(x) >> 16) * 0x10001u);
+  }
   if (kind == Kind::kDisentangled) {
     args.position_keys = panels.data();
     args.position_queries = panels.data() + kHeads * positions.head;
@@ -96,7 +102,9 @@ void bench_attention(const Machine& m, int32_t length, Kind kind) {
   char name[64];
   std::snprintf(name, sizeof name, "attention L=%d%s", length, kNames[static_cast<int>(kind)]);
   const double products = kind == Kind::kDisentangled ? 4 : 2;
-  report(name, time([&] { cpu::attention(args, m.workers); }),
+  report(name, time([&] {
+           m.bf16 ? cpu::attention_bf16(args, m.workers) : cpu::attention(args, m.workers);
+         }),
          2e-9 * products * length * length * double(width), "GFLOP/s", m.gflops);
 }
 
@@ -125,19 +133,21 @@ void bench_gelu(const Machine& m, int64_t rows, int64_t cols) {
          "Gop/s  ", m.gflops);
 }
 
-int run(int threads, int32_t longest) {
+int run(int threads, int32_t longest, bool bf16) {
   cpu::ThreadPool pool(threads);
   const cpu::KernelTable& table = cpu::select_kernel_table();
   AttentionAttrs attrs;
   attrs.position_buckets = 256;
   attrs.max_relative_positions = 512;
-  const Positions positions = cpu::positions_of(attrs, 64);
-  const size_t stride = (table.attention_scratch_bytes(2048, 64, positions.columns) + 63) / 64 * 64;
+  const Positions positions = cpu::positions_of(attrs, bf16 ? 32 : 64);
+  const cpu::AttentionKernel& kernel = bf16 ? table.attention_bf16 : table.attention;
+  const size_t stride = (kernel.scratch_bytes(2048, 64, positions.columns) + 63) / 64 * 64;
   auto* scratch =
       static_cast<std::byte*>(::operator new(stride * size_t(pool.size()), std::align_val_t{64}));
   const Machine m = {{&table, &pool, scratch, stride},
-                     cpu::peak_gflops(table.isa, pool.size()),
+                     cpu::peak_gflops(table.isa, pool.size(), bf16 ? DType::kBF16 : DType::kF32),
                      cpu::read_bandwidth_gbs(pool.size()),
+                     bf16,
                      positions};
   std::printf("%s, %d threads: %.0f GFLOP/s, %.1f GB/s from memory\n", table.name, pool.size(),
               m.gflops, m.gbs);
@@ -156,5 +166,6 @@ int run(int threads, int32_t longest) {
 }  // namespace trine
 
 int main(int argc, char** argv) {
-  return trine::run(argc > 1 ? std::atoi(argv[1]) : 1, argc > 2 ? std::atoi(argv[2]) : 2048);
+  return trine::run(argc > 1 ? std::atoi(argv[1]) : 1, argc > 2 ? std::atoi(argv[2]) : 2048,
+                    argc > 3 && std::string_view(argv[3]) == "bfloat16");
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench_decode [threads]: what a step of generation spends its time on: attention over caches and
-// linears of few rows, both bound by memory, and the table of rope's angles. Median, and its share
-// of the bandwidth that a plain read of memory reaches.
+// bench_decode [threads [bfloat16]]: what a step of generation spends its time on: attention over
+// caches and linears of few rows, both bound by memory, and the table of rope's angles. Median, and
+// its share of the bandwidth that a plain read of memory reaches.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "cpu/ops.h"
@@ -53,8 +54,8 @@ void report(const char* what, double seconds, double bytes, double limit) {
 
 // One new token of one sequence, layer after layer, so that no cache of the processor helps.
 void attention(const cpu::Workers& workers, int32_t heads, int32_t kv_heads, int32_t dim,
-               int32_t past, double limit) {
-  const int64_t per_token = int64_t{kv_heads} * dim * 2, capacity = past + 16;
+               int32_t past, bool bf16, double limit) {
+  const int64_t per_token = int64_t{kv_heads} * dim * (bf16 ? 1 : 2), capacity = past + 16;
   const auto layers = int32_t(std::max<int64_t>(1, (int64_t{64} << 20) / (per_token * past)));
   std::vector<int64_t> begin;
   for (int32_t i = 0; i < layers; ++i) begin.push_back(i * per_token);
@@ -67,7 +68,8 @@ void attention(const cpu::Workers& workers, int32_t heads, int32_t kv_heads, int
   args.heads = heads, args.kv_heads = kv_heads, args.head_dim = dim;
   args.scale = 1 / std::sqrt(float(dim)), args.causal = true, args.caches = &view;
   const double seconds = median([&] {
-    for (args.cache = 0; args.cache < layers; ++args.cache) cpu::attention(args, workers);
+    for (args.cache = 0; args.cache < layers; ++args.cache)
+      bf16 ? cpu::attention_bf16(args, workers) : cpu::attention(args, workers);
   });
   char what[80];
   std::snprintf(what, sizeof what, "attention %d/%d heads of %d, past %d", heads, kv_heads, dim,
@@ -114,19 +116,20 @@ int main(int argc, char** argv) {
   using namespace trine;
   cpu::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 1);
   const cpu::KernelTable& table = cpu::select_kernel_table();
-  const size_t stride =
-      (std::max(table.attention_scratch_bytes(8192, 128, 0), table.linear_scratch_bytes(8192)) +
-       63) /
-      64 * 64;
+  const bool bf16 = argc > 2 && std::string_view(argv[2]) == "bfloat16";
+  const size_t need = std::max({table.attention.scratch_bytes(8192, 128, 0),
+                                table.attention_bf16.scratch_bytes(8192, 128, 0),
+                                table.linear.scratch_bytes(8192)});
+  const size_t stride = (need + 63) / 64 * 64;
   const auto scratch = host::alloc(stride * size_t(pool.size()));
   const cpu::Workers workers = {&table, &pool, scratch.get(), stride};
   const double limit = cpu::read_bandwidth_gbs(pool.size());
   std::printf("%s, %d threads, %.1f GB/s\n", table.name, pool.size(), limit);
   for (const int32_t past : {128, 1024, 4096}) {
-    attention(workers, 32, 8, 128, past, limit);
-    attention(workers, 32, 32, 128, past, limit);
-    attention(workers, 9, 3, 64, past, limit);
-    attention(workers, 16, 2, 64, past, limit);
+    attention(workers, 32, 8, 128, past, bf16, limit);
+    attention(workers, 32, 32, 128, past, bf16, limit);
+    attention(workers, 9, 3, 64, past, bf16, limit);
+    attention(workers, 16, 2, 64, past, bf16, limit);
   }
   for (const int64_t m : {1, 2, 4, 8, 16}) {
     linear(workers, m, 49152, 576, limit);

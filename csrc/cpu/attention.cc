@@ -21,7 +21,8 @@ int64_t length_of(const Ragged& batch, int64_t sequence) {
 }
 
 // One query of each sequence: an item packs all its keys for it, but that is a copy, not a product.
-void attention_of_one(const AttentionArgs& args, const Workers& workers) noexcept {
+void attention_of_one(const AttentionArgs& args, const AttentionKernel& kernel,
+                      const Workers& workers) noexcept {
   const int64_t items = int64_t{args.batch.sequences} * args.heads;
   const auto attend = [&](int64_t item, int thread) {
     const auto b = static_cast<int32_t>(item / args.heads),
@@ -32,9 +33,8 @@ void attention_of_one(const AttentionArgs& args, const Workers& workers) noexcep
       return;
     }
     const int64_t query = args.queries == Queries::kFirst ? 0 : length - 1;
-    workers.table->attention(
-        args, b, h, query, query + 1,
-        workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride);
+    kernel.run(args, b, h, query, query + 1,
+               workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride);
   };
   const int64_t moved =
       int64_t{args.batch.offsets[args.batch.sequences]} * args.heads * args.head_dim;
@@ -45,11 +45,10 @@ void attention_of_one(const AttentionArgs& args, const Workers& workers) noexcep
   }
 }
 
-}  // namespace
-
-void attention(const AttentionArgs& args, const Workers& workers) noexcept {
-  if (args.caches != nullptr) return attention_cached(args, workers);
-  if (args.queries != Queries::kAll) return attention_of_one(args, workers);
+void attend(const AttentionArgs& args, const AttentionKernel& kernel,
+            const Workers& workers) noexcept {
+  if (args.caches != nullptr) return attention_cached(args, kernel, workers);
+  if (args.queries != Queries::kAll) return attention_of_one(args, kernel, workers);
   int64_t pairs = 0, longest = 0;
   for (int32_t b = 0; b < args.batch.sequences; ++b) {
     const int64_t length = length_of(args.batch, b);
@@ -64,7 +63,7 @@ void attention(const AttentionArgs& args, const Workers& workers) noexcept {
     for (int64_t item = 0; item < whole; ++item) {
       const auto b = static_cast<int32_t>(item / args.heads),
                  h = static_cast<int32_t>(item % args.heads);
-      workers.table->attention(args, b, h, 0, length_of(args.batch, b), workers.scratch);
+      kernel.run(args, b, h, 0, length_of(args.batch, b), workers.scratch);
     }
     return;
   }
@@ -76,10 +75,19 @@ void attention(const AttentionArgs& args, const Workers& workers) noexcept {
     const auto h = static_cast<int32_t>(item / splits % args.heads);
     const auto b = static_cast<int32_t>(item / splits / args.heads);
     const int64_t length = length_of(args.batch, b);
-    workers.table->attention(
-        args, b, h, length * part / splits, length * (part + 1) / splits,
-        workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride);
+    kernel.run(args, b, h, length * part / splits, length * (part + 1) / splits,
+               workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride);
   });
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& args, const Workers& workers) noexcept {
+  attend(args, workers.table->attention, workers);
+}
+
+void attention_bf16(const AttentionArgs& args, const Workers& workers) noexcept {
+  attend(args, workers.table->attention_bf16, workers);
 }
 
 }  // namespace trine::cpu

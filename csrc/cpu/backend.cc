@@ -70,8 +70,11 @@ struct Kernels {
   static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
     cpu::attention(a, workers(c));
   }
-  static Positions positions_of(const AttentionAttrs& a, int64_t head_dim) {
-    return cpu::positions_of(a, head_dim);
+  static void attention_bf16(const AttentionArgs& a, const RunContext& c) noexcept {
+    cpu::attention_bf16(a, workers(c));
+  }
+  static Positions positions_of(const AttentionAttrs& a, int64_t head_dim, DType dtype) {
+    return cpu::positions_of(a, dtype == DType::kBF16 ? (head_dim + 1) / 2 : head_dim);
   }
   static void layer_norm(const LayerNormArgs& a, const RunContext& c) noexcept {
     cpu::layer_norm(a, workers(c));
@@ -119,8 +122,11 @@ class CpuContext : public DeviceContext {
   void reserve(const RunSize& size) override {
     size_t stride = need_.linear;
     if (need_.head_dim > 0) {
-      stride = std::max(stride, workers_.table->attention_scratch_bytes(
-                                    size.max_length, need_.head_dim, need_.position_columns));
+      for (const cpu::AttentionKernel* kernel :
+           {&workers_.table->attention, &workers_.table->attention_bf16}) {
+        stride = std::max(
+            stride, kernel->scratch_bytes(size.max_length, need_.head_dim, need_.position_columns));
+      }
     }
     stride = (stride + 63) / 64 * 64;
     if (stride <= workers_.scratch_stride && memory_) return;
@@ -159,9 +165,14 @@ class CpuBackend : public Backend {
     if (consumer.op == Op::attention && slot >= 4) {
       const auto& a = consumer.as<AttentionAttrs>();
       const int64_t head_dim = dims[1] / a.heads, panel = cpu::kPanel * head_dim;
-      return {cat("positions.", a.position_buckets, ".", a.max_relative_positions, ".", a.heads),
-              DType::kF32,
-              {a.heads, cpu::positions_of(a, head_dim).head / panel, head_dim, cpu::kPanel}};
+      const int64_t panels = cpu::positions_of(a, head_dim).head / panel;
+      const std::string layout =
+          cat(a.position_buckets, ".", a.max_relative_positions, ".", a.heads);
+      if (host::attention_dtype(dtype_) == DType::kBF16)
+        return {"positions_bf16." + layout,
+                DType::kBF16,
+                {a.heads, panels, (head_dim + 1) / 2, cpu::kPanel, 2}};
+      return {"positions." + layout, DType::kF32, {a.heads, panels, head_dim, cpu::kPanel}};
     }
     if (consumer.op != Op::linear || slot == 0) return {"dense", DType::kF32, dims};
     // The epilogue reads whole panels.
@@ -172,7 +183,8 @@ class CpuBackend : public Backend {
 
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
     if (consumer.op == Op::embedding) return host::in_place(graph, weight);
-    if (consumer.op == Op::attention && slot >= 4) return pack_positions(graph, weight, consumer);
+    if (consumer.op == Op::attention && slot >= 4)
+      return pack_positions(graph, weight, consumer, form(graph, weight, consumer, slot));
     if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
     if (slot == 1) return pack_panels(graph, weight, host::weight_dtype(consumer, dtype_));
     const Form wanted = form(graph, weight, consumer, slot);
@@ -192,7 +204,7 @@ class CpuBackend : public Backend {
         need_.position_columns =
             std::max<int64_t>(need_.position_columns, cpu::positions_of(attrs, 1).columns);
     }
-    return lower_on_host<Kernels>(graph, node, in, out);
+    return lower_on_host<Kernels>(graph, node, in, out, host::attention_dtype(dtype_));
   }
 
   std::unique_ptr<DeviceContext> context() override {
@@ -218,16 +230,20 @@ class CpuBackend : public Backend {
     return {memory, memory.get(), bytes, form.dtype};
   }
 
-  static Packed pack_positions(const Graph& graph, NodeId table, const Node& node) {
+  static Packed pack_positions(const Graph& graph, NodeId table, const Node& node,
+                               const Form& wanted) {
     const auto& attrs = node.as<AttentionAttrs>();
     const int64_t head_dim = graph[table].shape.cols() / attrs.heads;
-    const size_t bytes =
-        static_cast<size_t>(attrs.heads * cpu::positions_of(attrs, head_dim).head) * sizeof(float);
+    const size_t bytes = static_cast<size_t>(checked_bytes(wanted.dtype, wanted.shape).value());
     const std::shared_ptr<std::byte> memory = host::alloc(bytes);
     const Packed dense = host::as_f32(graph, table);
-    cpu::pack_positions(static_cast<const float*>(dense.data), attrs, head_dim,
-                        reinterpret_cast<float*>(memory.get()));
-    return {memory, memory.get(), bytes, DType::kF32};
+    const auto* const from = static_cast<const float*>(dense.data);
+    if (wanted.dtype == DType::kBF16) {
+      cpu::pack_positions_bf16(from, attrs, head_dim, reinterpret_cast<uint16_t*>(memory.get()));
+    } else {
+      cpu::pack_positions(from, attrs, head_dim, reinterpret_cast<float*>(memory.get()));
+    }
+    return {memory, memory.get(), bytes, wanted.dtype};
   }
 
   const cpu::KernelTable& table_;

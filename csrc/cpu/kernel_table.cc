@@ -23,7 +23,8 @@ extern const KernelTable kTable;
 }
 namespace avx512_bf16 {
 extern const LinearKernel kLinearBF16;
-}
+extern const AttentionKernel kAttentionBF16;
+}  // namespace avx512_bf16
 namespace amx {
 extern const LinearKernel kLinearBF16;
 }
@@ -44,6 +45,7 @@ KernelTable with_bf16(Isa isa, const char* name, LinearKernel linear_bf16) noexc
   table.isa = isa;
   table.name = name;
   table.linear_bf16 = linear_bf16;
+  table.attention_bf16 = avx512_bf16::kAttentionBF16;
   return table;
 }
 #endif

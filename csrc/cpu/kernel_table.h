@@ -32,6 +32,20 @@ struct LinearKernel {
   int64_t row_step = 1;  // rows are shared out in multiples of this, the height of its tiles
 };
 
+struct AttentionKernel {
+  // Queries [q0, q1) (counted within the sequence) of one sequence and one head. `scratch`:
+  // scratch_bytes.
+  void (*run)(const AttentionArgs&, int32_t sequence, int32_t head, int64_t q0, int64_t q1,
+              std::byte* scratch) noexcept;
+  size_t (*scratch_bytes)(int64_t max_length, int64_t head_dim, int64_t position_columns) noexcept;
+  // Of a sequence with a cache: its rows of one key head into it; then queries [q0, q1) (counted
+  // from the first new one) of all heads that share the key head. `scratch`: as for run, for the
+  // tokens in the cache and the new ones.
+  void (*append)(const AttentionArgs&, int32_t sequence, int32_t kv_head) noexcept;
+  void (*cached)(const AttentionArgs&, int32_t sequence, int32_t kv_head, int64_t q0, int64_t q1,
+                 std::byte* scratch) noexcept;
+};
+
 struct KernelTable {
   Isa isa;
   const char* name;
@@ -39,12 +53,8 @@ struct KernelTable {
   LinearKernel linear;       // panels [ceil(N / 16)][K][16] of float
   LinearKernel linear_bf16;  // panels [ceil(N / 16)][K / 2][16][2] of bf16, K filled up
 
-  // Queries [q0, q1) (counted within the sequence) of one sequence and one head. `scratch`:
-  // attention_scratch_bytes.
-  void (*attention)(const AttentionArgs&, int32_t sequence, int32_t head, int64_t q0, int64_t q1,
-                    std::byte* scratch) noexcept;
-  size_t (*attention_scratch_bytes)(int64_t max_length, int64_t head_dim,
-                                    int64_t position_columns) noexcept;
+  AttentionKernel attention;
+  AttentionKernel attention_bf16;  // lines of pairs in caches and tables of positions
 
   // Rows [begin, end), or sequences [begin, end) for pool.
   void (*layer_norm)(const LayerNormArgs&, int64_t begin, int64_t end) noexcept;
@@ -58,13 +68,6 @@ struct KernelTable {
   void (*rope)(const RopeArgs&, int64_t begin, int64_t end) noexcept;
   void (*gated)(const GatedArgs&, int64_t begin, int64_t end) noexcept;
   void (*scale)(const ScaleArgs&, int64_t begin, int64_t end) noexcept;
-
-  // Of a sequence with a cache: its rows of one key head into it; then queries [q0, q1) (counted
-  // from the first new one) of all heads that share the key head. `scratch`: as attention's, for
-  // the tokens in the cache and the new ones.
-  void (*append_kv)(const AttentionArgs&, int32_t sequence, int32_t kv_head) noexcept;
-  void (*attention_cached)(const AttentionArgs&, int32_t sequence, int32_t kv_head, int64_t q0,
-                           int64_t q1, std::byte* scratch) noexcept;
 };
 
 // Null when this build or this processor lacks the instruction set.

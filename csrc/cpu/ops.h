@@ -20,8 +20,9 @@ struct Workers {
 void linear(const LinearArgs&, const Workers&) noexcept;
 void linear_bf16(const LinearArgs&, const Workers&) noexcept;
 void attention(const AttentionArgs&, const Workers&) noexcept;
-// Of a batch in which some sequence has a cache; attention calls it.
-void attention_cached(const AttentionArgs&, const Workers&) noexcept;
+void attention_bf16(const AttentionArgs&, const Workers&) noexcept;
+// Of a batch in which some sequence has a cache; both of them call it.
+void attention_cached(const AttentionArgs&, const AttentionKernel&, const Workers&) noexcept;
 void layer_norm(const LayerNormArgs&, const Workers&) noexcept;
 void embedding(const EmbeddingArgs&, const Workers&) noexcept;
 void activation(const ActivationArgs&, const Workers&) noexcept;

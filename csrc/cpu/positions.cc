@@ -2,6 +2,7 @@
 #include "cpu/positions.h"
 
 #include "cpu/kernel_table.h"
+#include "weights/convert.h"
 
 namespace trine::cpu {
 namespace {
@@ -22,31 +23,45 @@ std::vector<int32_t> number_columns(Distances& rows) {
   return row_of;
 }
 
-}  // namespace
-
-Positions positions_of(const AttentionAttrs& attrs, int64_t head_dim) {
-  Positions out;
-  out.at = position_rows(attrs);
-  out.columns = static_cast<int32_t>(number_columns(out.at).size());
-  out.head = ((out.columns + kPanel - 1) / kPanel + 1) * kPanel * head_dim;
-  return out;
-}
-
-void pack_positions(const float* table, const AttentionAttrs& attrs, int64_t head_dim,
-                    float* packed) {
+// A line of a panel holds `pair` elements of each of its columns.
+template <class Element, class Narrow>
+void pack(const float* table, const AttentionAttrs& attrs, int64_t head_dim, int64_t pair,
+          Element* packed, const Narrow& narrow) {
   Distances rows = position_rows(attrs);
   const std::vector<int32_t> row_of = number_columns(rows);
-  const int64_t head = positions_of(attrs, head_dim).head;
+  const int64_t lines = (head_dim + pair - 1) / pair;
+  const int64_t head = positions_of(attrs, lines).head * pair;
   const int64_t width = attrs.heads * head_dim;
   for (int64_t h = 0; h < attrs.heads; ++h) {
     for (size_t column = 0; column < row_of.size(); ++column) {
       if (row_of[column] == kUnused) continue;
       const float* from = table + row_of[column] * width + h * head_dim;
       const auto at = static_cast<int64_t>(column);
-      float* to = packed + h * head + at / kPanel * kPanel * head_dim + at % kPanel;
-      for (int64_t c = 0; c < head_dim; ++c) to[c * kPanel] = from[c];
+      Element* to = packed + h * head + (at / kPanel * kPanel * lines + at % kPanel) * pair;
+      for (int64_t c = 0; c < head_dim; ++c)
+        to[c / pair * kPanel * pair + c % pair] = narrow(from[c]);
     }
   }
+}
+
+}  // namespace
+
+Positions positions_of(const AttentionAttrs& attrs, int64_t lines) {
+  Positions out;
+  out.at = position_rows(attrs);
+  out.columns = static_cast<int32_t>(number_columns(out.at).size());
+  out.head = ((out.columns + kPanel - 1) / kPanel + 1) * kPanel * lines;
+  return out;
+}
+
+void pack_positions(const float* table, const AttentionAttrs& attrs, int64_t head_dim,
+                    float* packed) {
+  pack(table, attrs, head_dim, 1, packed, [](float x) { return x; });
+}
+
+void pack_positions_bf16(const float* table, const AttentionAttrs& attrs, int64_t head_dim,
+                         uint16_t* packed) {
+  pack(table, attrs, head_dim, 2, packed, f32_to_bf16);
 }
 
 }  // namespace trine::cpu

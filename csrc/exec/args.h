@@ -37,7 +37,10 @@ struct Ragged {
 // before which the others take `begin` floats a token, for H key heads of dim columns:
 //   keys   at data + capacity * begin:              [H][capacity / 16][dim][16]
 //   values at data + capacity * (begin + H * dim):  [H][ceil(dim / 16)][capacity][16]
-// so that a step reads them as panels, front to back, without packing them again.
+// so that a step reads them as panels, front to back, without packing them again. In bf16 a float
+// of `data` holds a pair: of a key's neighbouring coordinates, of a column's neighbouring values.
+//   keys   at data + capacity * begin:  [H][capacity / 16][ceil(dim / 2)][16]
+//   values behind them:                 [H][ceil(dim / 16)][capacity / 2][16]
 struct KvView {
   float* data = nullptr;           // null, and `device` too: this sequence has no cache
   const int64_t* begin = nullptr;  // [layers]
@@ -73,6 +76,9 @@ struct LinearArgs {
 // Disentangled attention adds scale * (q_i . position_keys[d] + k_j . position_queries[d]) for the
 // distance d = j - i, either table alone or both. `position_at` says where a distance is in them:
 // ref: a row of [rows][heads * head_dim]; cpu: a column of panels (cpu/positions.h).
+// `attention_bf16` takes the same, rounds q, k, v, the tables and exp(score - largest of the row)
+// to bf16 before it multiplies, and keeps keys and values so in caches; scores, the sum of the
+// exponentials (not rounded) and the sums of products stay in fp32.
 struct AttentionArgs {
   const float* q;
   const float* k;

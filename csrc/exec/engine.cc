@@ -73,7 +73,8 @@ Engine::Engine(Graph graph, std::unique_ptr<Backend> backend,
   }
   verify(graph_);
   check_unused();
-  kv_layout_ = std::make_shared<const KvLayout>(kv_layout(graph_));
+  kv_layout_ = std::make_shared<const KvLayout>(
+      kv_layout(graph_, host::attention_dtype(backend_->properties().dtype)));
   // Folding is done where its results are read.
   graph_ = backend_->properties().host_memory ? fold(graph_, *backend_)
                                               : fold(graph_, *make_cpu_backend(0));

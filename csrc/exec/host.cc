@@ -103,6 +103,10 @@ void require_dtype(std::string_view device, DType dtype, std::span<const DType> 
       cat("dtype ", model_name(dtype), " is not there yet on ", device, "; ", names, " are"));
 }
 
+DType attention_dtype(DType dtype) noexcept {
+  return dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+}
+
 Packed as_bf16(const Graph& graph, NodeId weight) {
   const Packed from = as_f32(graph, weight);
   const size_t count = from.bytes / sizeof(float);

@@ -34,6 +34,9 @@ DType weight_dtype(const Node& linear, DType dtype) noexcept;
 // DeviceError unless the device has the dtype.
 void require_dtype(std::string_view device, DType dtype, std::span<const DType> has);
 
+// In what attention multiplies, and keeps keys and values, when the model's dtype is `dtype`.
+DType attention_dtype(DType dtype) noexcept;
+
 // The operand as dense bf16, rounded to nearest.
 Packed as_bf16(const Graph&, NodeId weight);
 

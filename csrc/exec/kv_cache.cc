@@ -25,8 +25,10 @@ int64_t padded_capacity(int64_t capacity) {
 
 }  // namespace
 
-KvLayout kv_layout(const Graph& graph) {
+KvLayout kv_layout(const Graph& graph, DType dtype) {
   KvLayout out;
+  out.dtype = dtype;
+  const int64_t pair = out.elements();
   std::vector<bool> known;
   for (const Node& node : graph.nodes) {
     if (node.op != Op::attention || node.as<AttentionAttrs>().cache < 0) continue;
@@ -42,12 +44,13 @@ KvLayout kv_layout(const Graph& graph) {
       throw ModelError(cat(describe(graph, node), ": cache ", index, " has another user"));
     known[index] = true;
     const int64_t dim = node.shape.cols() / a.heads;
-    out.layers[index] = {a.kv_heads, dim, round_up(dim)};
+    out.layers[index] = {a.kv_heads, dim, round_up(dim), (dim + pair - 1) / pair};
   }
   for (size_t i = 0; i < known.size(); ++i) {
     if (!known[i]) throw ModelError(cat("there are caches beyond ", i, ", but not ", i));
     out.begin.push_back(out.floats_per_token);
-    out.floats_per_token += out.layers[i].heads * (out.layers[i].dim + out.layers[i].value_dim);
+    const KvLayout::Layer& layer = out.layers[i];
+    out.floats_per_token += layer.heads * (layer.key_floats + layer.value_dim / pair);
     if (out.floats_per_token > kMostFloats)
       throw ModelError("keys and values of one token take more than a gigabyte");
   }
@@ -73,6 +76,7 @@ class HostKvMemory : public KvMemory {
 
   void copy_prefix(const KvMemory& other, int64_t tokens) override {
     const KvView to = view(), source = other.view();
+    const int64_t pair = layout_->elements();
     const auto copy = [](float* a, const float* b, int64_t floats) {
       std::memcpy(a, b, static_cast<size_t>(floats) * sizeof(float));
     };
@@ -81,14 +85,15 @@ class HostKvMemory : public KvMemory {
       float* a = to.data + to.capacity * layout_->begin[i];
       const float* b = source.data + source.capacity * layout_->begin[i];
       for (int64_t h = 0; h < layer.heads; ++h) {
-        copy(a, b, round_up(tokens) * layer.dim);  // whole panels: what is beyond does not count
-        a += to.capacity * layer.dim;
-        b += source.capacity * layer.dim;
+        // Whole panels, and lines of V: what is beyond does not count.
+        copy(a, b, round_up(tokens) * layer.key_floats);
+        a += to.capacity * layer.key_floats;
+        b += source.capacity * layer.key_floats;
       }
       for (int64_t panel = 0; panel < layer.heads * layer.value_dim / KvLayout::kPanel; ++panel) {
-        copy(a, b, tokens * KvLayout::kPanel);
-        a += to.capacity * KvLayout::kPanel;
-        b += source.capacity * KvLayout::kPanel;
+        copy(a, b, (tokens + pair - 1) / pair * KvLayout::kPanel);
+        a += to.capacity / pair * KvLayout::kPanel;
+        b += source.capacity / pair * KvLayout::kPanel;
       }
     }
   }

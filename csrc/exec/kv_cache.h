@@ -21,13 +21,17 @@ struct KvLayout {
 
   struct Layer {
     int64_t heads, dim, value_dim;  // value_dim: dim rounded up to 16
+    int64_t key_floats;             // that a token takes in a head of KvView::data
   };
+  DType dtype = DType::kF32;  // of keys and values in KvView::data
+  // Elements in a float of KvView::data.
+  int64_t elements() const noexcept { return dtype == DType::kBF16 ? 2 : 1; }
   std::vector<Layer> layers;
   std::vector<int64_t> begin;  // floats per token of the layers before
   int64_t floats_per_token = 0;
 };
 // ModelError unless the graph's caches are 0, 1, .. each once.
-KvLayout kv_layout(const Graph&);
+KvLayout kv_layout(const Graph&, DType dtype);
 
 // Not for use by two calls at once: the second one gets an InputError.
 class KvCache {

@@ -91,7 +91,7 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
 
 template <class Kernels>
 Step attention(const Graph& graph, const Node& node, std::span<const Operand> in,
-               const Operand& out) {
+               const Operand& out, DType dtype) {
   struct Args {
     Operand q, k, v, bias, y, position_keys, position_queries;
     int32_t span, heads, kv_heads, head_dim;
@@ -100,6 +100,34 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
     Positions positions;
     Queries queries;
     int32_t cache;
+
+    AttentionArgs in(const RunContext& c) const noexcept {
+      return {q.at<const float>(c),
+              k.at<const float>(c),
+              v.at<const float>(c),
+              q.ld,
+              k.ld,
+              v.ld,
+              bias.at<const float>(c),
+              span,
+              y.at<float>(c),
+              y.ld,
+              c.batch,
+              heads,
+              kv_heads,
+              head_dim,
+              scale,
+              causal,
+              position_keys.at<const float>(c),
+              position_queries.at<const float>(c),
+              positions.at.values.empty() ? nullptr : positions.at.center(),
+              positions.at.reach,
+              positions.head,
+              positions.columns,
+              queries,
+              cache < 0 ? nullptr : c.caches,
+              cache};
+    }
   };
   const auto& attrs = node.as<AttentionAttrs>();
   const auto operand = [&](size_t i) { return i < in.size() ? in[i] : Operand{}; };
@@ -121,35 +149,16 @@ Step attention(const Graph& graph, const Node& node, std::span<const Operand> in
             attrs.cache};
   if (args.bias) args.span = static_cast<int32_t>((graph[node.inputs[3]].shape.dims[1] + 1) / 2);
   if (args.position_keys || args.position_queries)
-    args.positions = Kernels::positions_of(attrs, args.head_dim);
-  return step(graph, node, std::move(args), [](const Args& a, const RunContext& c) noexcept {
-    Kernels::attention({a.q.template at<const float>(c),
-                        a.k.template at<const float>(c),
-                        a.v.template at<const float>(c),
-                        a.q.ld,
-                        a.k.ld,
-                        a.v.ld,
-                        a.bias.template at<const float>(c),
-                        a.span,
-                        a.y.template at<float>(c),
-                        a.y.ld,
-                        c.batch,
-                        a.heads,
-                        a.kv_heads,
-                        a.head_dim,
-                        a.scale,
-                        a.causal,
-                        a.position_keys.template at<const float>(c),
-                        a.position_queries.template at<const float>(c),
-                        a.positions.at.values.empty() ? nullptr : a.positions.at.center(),
-                        a.positions.at.reach,
-                        a.positions.head,
-                        a.positions.columns,
-                        a.queries,
-                        a.cache < 0 ? nullptr : c.caches,
-                        a.cache},
-                       c);
-  });
+    args.positions = Kernels::positions_of(attrs, args.head_dim, dtype);
+  if (dtype == DType::kBF16) {
+    Step s = step(graph, node, std::move(args), [](const Args& a, const RunContext& c) noexcept {
+      Kernels::attention_bf16(a.in(c), c);
+    });
+    s.dtype = dtype;
+    return s;
+  }
+  return step(graph, node, std::move(args),
+              [](const Args& a, const RunContext& c) noexcept { Kernels::attention(a.in(c), c); });
 }
 
 template <class Kernels>
@@ -419,15 +428,16 @@ Step relative_bias(const Graph& graph, const Node& node, std::span<const Operand
 
 }  // namespace lowering
 
+// `attention_dtype`: what attention multiplies.
 template <class Kernels>
 Step lower_on_host(const Graph& graph, const Node& node, std::span<const Operand> in,
-                   const Operand& out) {
+                   const Operand& out, DType attention_dtype) {
   using namespace lowering;
   switch (node.op) {
     case Op::linear:
       return linear<Kernels>(graph, node, in, out);
     case Op::attention:
-      return attention<Kernels>(graph, node, in, out);
+      return attention<Kernels>(graph, node, in, out, attention_dtype);
     case Op::layer_norm:
       return layer_norm<Kernels>(graph, node, in, out);
     case Op::rms_norm:

@@ -13,7 +13,10 @@ struct Kernels {
   static void linear(const LinearArgs& a, const RunContext&) noexcept { ref::linear(a); }
   static void linear_bf16(const LinearArgs& a, const RunContext&) noexcept { ref::linear_bf16(a); }
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
-  static Positions positions_of(const AttentionAttrs& a, int64_t) {
+  static void attention_bf16(const AttentionArgs& a, const RunContext&) noexcept {
+    ref::attention_bf16(a);
+  }
+  static Positions positions_of(const AttentionAttrs& a, int64_t, DType) {
     return {position_rows(a), 0, 0};
   }
   static void layer_norm(const LayerNormArgs& a, const RunContext&) noexcept { ref::layer_norm(a); }
@@ -66,7 +69,7 @@ class RefBackend : public Backend {
   }
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {
-    return lower_on_host<Kernels>(graph, node, in, out);
+    return lower_on_host<Kernels>(graph, node, in, out, host::attention_dtype(dtype_));
   }
   std::unique_ptr<DeviceContext> context() override { return std::make_unique<NoContext>(); }
 

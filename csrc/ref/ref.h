@@ -3,6 +3,8 @@
 // op. No SIMD, no threads, no blocking, no cleverness. Kernels are tested against these.
 #pragma once
 
+#include <vector>
+
 #include "exec/args.h"
 
 namespace trine::ref {
@@ -11,6 +13,11 @@ namespace trine::ref {
 void linear(const LinearArgs& args) noexcept;
 void linear_bf16(const LinearArgs& args) noexcept;
 void attention(const AttentionArgs& args);
+void attention_bf16(const AttentionArgs& args);
+// What attention_bf16 rounds and multiplies values with: exp(score - largest of the row) for each
+// key that a token of sequence b sees with head h.
+std::vector<double> attention_weights_bf16(const AttentionArgs& args, int32_t b, int64_t h,
+                                           int64_t token);
 void layer_norm(const LayerNormArgs& args) noexcept;
 void rms_norm(const RmsNormArgs& args) noexcept;
 void rotary(const RotaryArgs& args) noexcept;

@@ -3,9 +3,7 @@
 // is cut.
 #include <cmath>
 
-#include "cpu/ops.h"
-#include "kernel_testing.h"
-#include "ref/ref.h"
+#include "attention_testing.h"
 
 namespace trine::test {
 namespace {
@@ -64,6 +62,8 @@ struct Problem {
     a.causal = shape.causal;
     return a;
   }
+  AttentionArgs on_cpu(Matrix<float>& y, bool) const { return args(y); }
+  AttentionArgs on_ref(Matrix<float>& y) const { return args(y); }
   Matrix<float> output() const { return Matrix<float>(q.rows(), q.cols(), q.cols() + 2, 1); }
 
   Shape shape;
@@ -83,57 +83,18 @@ double largest_norm(const Matrix<float>& x, int64_t head_dim) {
   return largest;
 }
 
-void run(const cpu::KernelTable& table, const AttentionArgs& args) {
-  int64_t longest = 0;
-  for (int32_t b = 0; b < args.batch.sequences; ++b) {
-    longest = std::max<int64_t>(longest, args.batch.offsets[b + 1] - args.batch.offsets[b]);
-  }
-  Scratch scratch(table.attention_scratch_bytes(longest, args.head_dim, 0));
-  for (int32_t b = 0; b < args.batch.sequences; ++b) {
-    for (int32_t h = 0; h < args.heads; ++h) {
-      table.attention(args, b, h, 0, args.batch.offsets[b + 1] - args.batch.offsets[b],
-                      scratch.data());
-    }
-  }
-  CHECK(scratch.intact());
-}
-
 void compare_with_ref(const Shape& shape, uint64_t seed) {
   const Problem problem(shape, seed);
-  Matrix<float> want = problem.output(), spread = problem.output();
-  ref::attention(problem.args(want));
-  // sum over j of p_j |v_j|: what the errors of the p_j are multiplied with.
-  Matrix<float> magnitude(problem.v.rows(), problem.v.cols(), problem.v.ld());
-  for (int64_t i = 0; i < magnitude.rows(); ++i) {
-    for (int64_t j = 0; j < magnitude.cols(); ++j)
-      magnitude.at(i, j) = std::fabs(problem.v.at(i, j));
-  }
-  AttentionArgs absolute = problem.args(spread);
-  absolute.v = magnitude.data();
-  ref::attention(absolute);
-
-  // A score sums head_dim products, |score| <= scale |q| |k| + |bias| by Cauchy and Schwarz;
-  // scaling, the bias and the distance to the largest score add a few roundings of twice that. The
-  // exponential turns the absolute error into a relative one of p, and adds two ulp (four units); p
-  // appears above and below the fraction bar, the sums over keys add gamma(L) above and, with at
-  // least four lanes, gamma(L / 4 + 2) below.
-  const int64_t d = shape.head_dim, longest = Problem::span(shape);
-  const double score =
-      double(problem.args(want).scale) * largest_norm(problem.q, d) * largest_norm(problem.k, d) +
-      (shape.bias ? 2.0 : 0.0);
-  const double exponent_error = 2 * likely_gamma(d + 6) * score;
-  const double relative = 1.01 * (2 * exponent_error + 8 * kUnit + likely_gamma(longest) +
-                                  likely_gamma(longest / 4 + 8));
-  const auto tolerance = [&](int64_t i, int64_t j) {
-    return relative * double(spread.at(i, j)) + 1e-37;
-  };
-
-  for (const cpu::KernelTable* table : kernel_tables()) {
-    Matrix<float> y = problem.output();
-    run(*table, problem.args(y));
-    CHECK_CLOSE(cat("attention on ", table->name, ", ", name_of(shape)), y, want, tolerance);
-    CHECK(y.intact());
-  }
+  Matrix<float> y = problem.output();
+  // A score sums head_dim products, |score| <= scale |q| |k| + |bias| by Cauchy and Schwarz (1.01:
+  // rounding to bf16 may lengthen both); scaling, the bias and the distance to the largest score
+  // add a few roundings of twice that.
+  const int64_t d = shape.head_dim;
+  const double score = 1.01 * double(problem.args(y).scale) * largest_norm(problem.q, d) *
+                           largest_norm(problem.k, d) +
+                       (shape.bias ? 2.0 : 0.0);
+  compare_attentions(name_of(shape), problem, Problem::span(shape),
+                     2 * likely_gamma(d + 6) * score);
 }
 
 }  // namespace
@@ -175,9 +136,9 @@ TEST(attention_does_not_depend_on_its_surroundings) {
     const Shape shape = {{5, 0, 61, 1, 130, 16, 300}, 3, 3, 20, true, causal, 1};
     const Problem problem(shape, 11);
     Random random(12);
-    for (const cpu::KernelTable* table : kernel_tables()) {
+    for (const Attention& attention : attentions()) {
       Matrix<float> batch = problem.output();
-      run(*table, problem.args(batch));
+      attention.run(problem.args(batch));
 
       Matrix<float> alone = problem.output();
       for (int32_t b = 0; b < int32_t(shape.lengths.size()); ++b) {
@@ -187,19 +148,19 @@ TEST(attention_does_not_depend_on_its_surroundings) {
         args.q += first * args.ldq, args.k += first * args.ldk, args.v += first * args.ldv,
             args.y += first * args.ldy;
         args.batch = {offsets, 1};
-        run(*table, args);
+        attention.run(args);
       }
       CHECK(identical(batch, alone));
 
       Matrix<float> cut = problem.output();
       const AttentionArgs args = problem.args(cut);
-      Scratch scratch(table->attention_scratch_bytes(300, args.head_dim, 0));
+      Scratch scratch(attention.kernel().scratch_bytes(300, args.head_dim, 0));
       for (int32_t b = 0; b < args.batch.sequences; ++b) {
         const int64_t length = shape.lengths[size_t(b)];
         for (int64_t q0 = 0, q1 = 0; q0 < length; q0 = q1) {
           q1 = std::min(length, q0 + 1 + random.below(q0 % 2 == 0 ? 5 : 50));
           for (int32_t h = 0; h < args.heads; ++h)
-            table->attention(args, b, h, q0, q1, scratch.data());
+            attention.kernel().run(args, b, h, q0, q1, scratch.data());
         }
       }
       CHECK(identical(batch, cut));
@@ -210,15 +171,15 @@ TEST(attention_does_not_depend_on_its_surroundings) {
 
 TEST(attention_does_not_depend_on_threads) {
   const Problem problem({{700, 0, 3, 250}, 3, 3, 16, true, false, 0}, 21);
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     Matrix<float> want = problem.output();
-    run(*table, problem.args(want));
+    attention.run(problem.args(want));
     for (const int threads : {1, 2, 5}) {
       cpu::ThreadPool pool(threads);
-      const size_t stride = (table->attention_scratch_bytes(700, 16, 0) + 63) / 64 * 64;
+      const size_t stride = (attention.kernel().scratch_bytes(700, 16, 0) + 63) / 64 * 64;
       Scratch scratch(stride * size_t(pool.size()));
       Matrix<float> y = problem.output();
-      cpu::attention(problem.args(y), {table, &pool, scratch.data(), stride});
+      attention.drive(problem.args(y), {attention.table, &pool, scratch.data(), stride});
       CHECK(identical(want, y));
       CHECK(y.intact());
       CHECK(scratch.intact());
@@ -247,24 +208,23 @@ TEST(attention_of_one_query) {
         if (shape.lengths[size_t(b)] == 0) continue;
         for (int64_t c = 0; c < q.cols(); ++c) q.at(b, c) = problem.q.at(row_of(b), c);
       }
-      std::vector<const cpu::KernelTable*> tables = kernel_tables();
-      tables.push_back(nullptr);  // the reference
-      for (const cpu::KernelTable* table : tables) {
+      std::vector<Attention> all_kernels = attentions();
+      all_kernels.insert(all_kernels.end(), {{nullptr, false}, {nullptr, true}});
+      for (const Attention& attention : all_kernels) {
         Matrix<float> all = problem.output();
-        if (table) run(*table, problem.args(all));
-        if (!table) ref::attention(problem.args(all));
+        attention.run(problem.args(all));
         for (const int threads : {1, 3}) {
           Matrix<float> y(sequences, q.cols(), q.cols() + 2, 1);
           AttentionArgs args = problem.args(y);
           args.q = q.data(), args.ldq = q.ld(), args.queries = which;
-          if (table) {
+          if (attention.table) {
             cpu::ThreadPool pool(threads);
-            const size_t stride = table->attention_scratch_bytes(700, shape.head_dim, 0);
+            const size_t stride = attention.kernel().scratch_bytes(700, shape.head_dim, 0);
             Scratch scratch(stride * size_t(threads));
-            cpu::attention(args, {table, &pool, scratch.data(), stride});
+            attention.drive(args, {attention.table, &pool, scratch.data(), stride});
             CHECK(scratch.intact());
           } else {
-            ref::attention(args);
+            attention.specify(args);
           }
           CHECK(y.intact());
           for (int64_t b = 0; b < sequences; ++b) {
@@ -295,13 +255,13 @@ TEST(attention_stops_at_the_last_element) {
     args.heads = args.kv_heads = 1;
     args.head_dim = dim;
     args.scale = 1.0f;
-    for (const cpu::KernelTable* table : kernel_tables()) run(*table, args);
+    for (const Attention& attention : attentions()) attention.run(args);
   }
 }
 
 // A large common score must cancel, not overflow; and one key may take everything.
 TEST(attention_of_large_scores) {
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     Matrix<float> q(4, 16), k(4, 16), v(4, 16), y(4, 16);
     q.fill(100.0f);
     k.fill(100.0f);
@@ -316,7 +276,7 @@ TEST(attention_of_large_scores) {
     args.heads = args.kv_heads = 1;
     args.head_dim = 16;
     args.scale = 1.0f;
-    run(*table, args);
+    attention.run(args);
     CHECK_EQ(y.at(0, 0), 2.0f);
     CHECK_EQ(y.at(3, 15), 2.0f);
   }
@@ -324,7 +284,7 @@ TEST(attention_of_large_scores) {
 
 // A bias of minus infinity hides a key altogether.
 TEST(attention_with_infinite_bias) {
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     Matrix<float> x(40, 16), v(40, 16), y(40, 16), bias(1, 79);
     Random random(51);
     x.fill(random);
@@ -341,32 +301,50 @@ TEST(attention_with_infinite_bias) {
     args.heads = args.kv_heads = 1;
     args.head_dim = 16;
     args.scale = 1.0f;
-    run(*table, args);
+    attention.run(args);
     CHECK_EQ(y.at(0, 0), 3.0f);
   }
 }
 
 // A NaN reaches the queries that see its key, and no others.
 TEST(attention_with_nan) {
-  for (const cpu::KernelTable* table : kernel_tables()) {
-    Matrix<float> x(40, 16), y(40, 16);
-    Random random(31);
-    x.fill(random);
-    Matrix<float> values(40, 16);
-    values.copy_from(x);
-    values.at(20, 3) = std::numeric_limits<float>::quiet_NaN();
-    const int32_t offsets[] = {0, 40};
-    AttentionArgs args = {};
-    args.q = x.data(), args.k = x.data(), args.v = values.data(), args.y = y.data();
-    args.ldq = args.ldk = args.ldv = args.ldy = 16;
-    args.batch = {offsets, 1};
-    args.heads = args.kv_heads = 1;
-    args.head_dim = 16;
-    args.scale = 0.25f;
-    args.causal = true;
-    run(*table, args);
-    for (int64_t i = 0; i < 40; ++i) CHECK_EQ(std::isnan(y.at(i, 3)), i >= 20);
-    CHECK(!std::isnan(y.at(39, 4)));
+  for (const Attention& attention : attentions()) {
+    for (const int64_t key : {20, 21}) {
+      Matrix<float> x(40, 16), y(40, 16);
+      Random random(31);
+      x.fill(random);
+      Matrix<float> values(40, 16);
+      values.copy_from(x);
+      values.at(key, 3) = std::numeric_limits<float>::quiet_NaN();
+      const int32_t offsets[] = {0, 40};
+      AttentionArgs args = {};
+      args.q = x.data(), args.k = x.data(), args.v = values.data(), args.y = y.data();
+      args.ldq = args.ldk = args.ldv = args.ldy = 16;
+      args.batch = {offsets, 1};
+      args.heads = args.kv_heads = 1;
+      args.head_dim = 16;
+      args.scale = 0.25f;
+      args.causal = true;
+      attention.run(args);
+      for (int64_t i = 0; i < 40; ++i) CHECK_EQ(std::isnan(y.at(i, 3)), i >= key);
+      CHECK(!std::isnan(y.at(39, 4)));
+    }
+  }
+}
+
+// Instructions for bf16 and what stands in for them give the same bits.
+TEST(attention_bf16_is_emulated_to_the_bit) {
+  const cpu::KernelTable* emulated = cpu::kernel_table(cpu::Isa::kAvx512);
+  const cpu::KernelTable* native = cpu::kernel_table(cpu::Isa::kAvx512Bf16);
+  if (emulated == nullptr || native == nullptr) return;
+  for (const bool causal : {false, true}) {
+    for (const int32_t dim : {1, 20, 64, 600}) {
+      const Problem problem({{5, 0, 61, 1, 130, 16, 700}, 2, 1, dim, !causal, causal, 1}, 71);
+      Matrix<float> want = problem.output(), y = problem.output();
+      Attention{emulated, true}.run(problem.args(want));
+      Attention{native, true}.run(problem.args(y));
+      CHECK(identical(want, y));
+    }
   }
 }
 

@@ -3,9 +3,7 @@
 #include <cmath>
 #include <memory>
 
-#include "cpu/ops.h"
-#include "kernel_testing.h"
-#include "ref/ref.h"
+#include "attention_testing.h"
 
 namespace trine::test {
 namespace {
@@ -17,8 +15,9 @@ constexpr Heads kHeads[] = {{1, 1, 1}, {4, 4, 16}, {6, 2, 20}, {8, 1, 64}, {3, 3
 
 // Two layers of the same kind; the second one is used.
 struct Memory {
-  Memory(const Heads& h, int64_t capacity)
-      : begin{0, h.kv_heads * (h.dim + (h.dim + 15) / 16 * 16)},
+  Memory(const Heads& h, int64_t capacity, bool bf16)
+      : begin{0, h.kv_heads * (bf16 ? (h.dim + 1) / 2 + (h.dim + 15) / 16 * 8
+                                    : h.dim + (h.dim + 15) / 16 * 16)},
         floats(1, capacity * 2 * begin[1]),
         view{floats.data(), begin, capacity, 0} {
     floats.fill(0.0f);
@@ -61,22 +60,20 @@ TEST(attention_cached) {
   for (const Heads& h : kHeads) {
     const Sequence s(h, kTokens, random);
     const int32_t whole[] = {0, kTokens};
-    Matrix<float> exact(kTokens, h.heads * h.dim);
-    ref::attention(args_of(h, s, 0, exact, {whole, 1}));
-    std::vector<const cpu::KernelTable*> tables = kernel_tables();
-    tables.push_back(nullptr);  // the reference
-    for (const cpu::KernelTable* table : tables) {
-      Matrix<float> want(kTokens, h.heads * h.dim);
-      const size_t bytes = table ? table->attention_scratch_bytes(kTokens, h.dim, 0) : 0;
+    std::vector<Attention> all = attentions();
+    all.insert(all.end(), {{nullptr, false}, {nullptr, true}});
+    for (const Attention& attention : all) {
+      Matrix<float> want(kTokens, h.heads * h.dim), exact(kTokens, h.heads * h.dim);
+      Attention{nullptr, attention.bf16}.run(args_of(h, s, 0, exact, {whole, 1}));
+      attention.run(args_of(h, s, 0, want, {whole, 1}));
+      // test_attention.cc has the tight bounds; in bf16 some weights are rounded the other way.
+      const double most = attention.bf16 ? 0x1p-8 : 1e-5;
+      CHECK_CLOSE("attention", want, exact, [=](int64_t, int64_t) { return most; });
+      const size_t bytes =
+          attention.table ? attention.kernel().scratch_bytes(kTokens, h.dim, 0) : 0;
       Scratch scratch(bytes);
-      const AttentionArgs once = args_of(h, s, 0, want, {whole, 1});
-      if (!table) ref::attention(once);
-      for (int32_t head = 0; table && head < h.heads; ++head)
-        table->attention(once, 0, head, 0, kTokens, scratch.data());
-      // test_attention.cc has the tight bound.
-      CHECK_CLOSE("attention", want, exact, [](int64_t, int64_t) { return 1e-5; });
       for (const auto& pieces : kPieces) {
-        Memory memory(h, 80);
+        Memory memory(h, 80, attention.bf16);
         Matrix<float> y(kTokens, h.heads * h.dim);
         int32_t past = 0;
         for (const int32_t length : pieces) {
@@ -84,12 +81,12 @@ TEST(attention_cached) {
           AttentionArgs args = args_of(h, s, past, y, {offsets, 1});
           memory.view.past = past;
           args.caches = &memory.view, args.cache = 1;
-          if (!table) ref::attention(args);
-          for (int32_t head = 0; table && head < h.kv_heads; ++head) {
-            table->append_kv(args, 0, head);
+          if (!attention.table) attention.specify(args);
+          for (int32_t head = 0; attention.table && head < h.kv_heads; ++head) {
+            attention.kernel().append(args, 0, head);
             const int64_t half = length / 2;
-            table->attention_cached(args, 0, head, half, length, scratch.data());
-            table->attention_cached(args, 0, head, 0, half, scratch.data());
+            attention.kernel().cached(args, 0, head, half, length, scratch.data());
+            attention.kernel().cached(args, 0, head, 0, half, scratch.data());
           }
           past += length;
         }
@@ -116,35 +113,36 @@ TEST(attention_cached_drivers) {
   const Sequence rows(h, offsets.back(), random);
   for (size_t b = 0; b < past.size(); ++b)
     sequences.push_back(std::make_unique<Sequence>(h, past[b], random));
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     std::unique_ptr<Matrix<float>> want;
     for (const int threads : {1, 2, 3}) {
       cpu::ThreadPool pool(threads);
-      const size_t stride = table->attention_scratch_bytes(256, h.dim, 0);
+      const size_t stride = attention.kernel().scratch_bytes(256, h.dim, 0);
       Scratch scratch(stride * size_t(threads));
-      const cpu::Workers workers = {table, &pool, scratch.data(), stride};
+      const cpu::Workers workers = {attention.table, &pool, scratch.data(), stride};
       std::vector<std::unique_ptr<Memory>> memories;
       std::vector<KvView> views;
       for (size_t b = 0; b < past.size(); ++b) {
-        memories.push_back(std::make_unique<Memory>(h, 256));
+        memories.push_back(std::make_unique<Memory>(h, 256, attention.bf16));
         Matrix<float> unused(past[b], h.heads * h.dim);
         const int32_t earlier[] = {0, past[b]};
         AttentionArgs args = args_of(h, *sequences[b], 0, unused, {earlier, 1});
         args.caches = &memories[b]->view, args.cache = 1;
-        cpu::attention(args, workers);
+        attention.drive(args, workers);
         memories[b]->view.past = past[b];
         views.push_back(b == 2 ? KvView{} : memories[b]->view);
       }
       auto y = std::make_unique<Matrix<float>>(offsets.back(), h.heads * h.dim);
       AttentionArgs args = args_of(h, rows, 0, *y, {offsets.data(), int32_t(past.size())});
       args.caches = views.data(), args.cache = 1;
-      cpu::attention(args, workers);
+      attention.drive(args, workers);
       CHECK(y->intact());
       if (!want) {
         Matrix<float> exact(offsets.back(), h.heads * h.dim);
         args.y = exact.data(), args.ldy = exact.ld();
-        ref::attention(args);  // what is appended again is the same
-        CHECK_CLOSE("cached", *y, exact, [](int64_t, int64_t) { return 1e-5; });
+        Attention{nullptr, attention.bf16}.specify(args);  // what is appended again is the same
+        const double most = attention.bf16 ? 0x1p-8 : 1e-5;
+        CHECK_CLOSE("cached", *y, exact, [=](int64_t, int64_t) { return most; });
         want = std::move(y);
       } else {
         CHECK(identical(*want, *y));

@@ -3,10 +3,8 @@
 // against itself however the work is cut.
 #include <cmath>
 
-#include "cpu/ops.h"
+#include "attention_testing.h"
 #include "cpu/positions.h"
-#include "kernel_testing.h"
-#include "ref/ref.h"
 
 namespace trine::test {
 namespace {
@@ -43,14 +41,18 @@ struct Problem {
     Random random(seed);
     for (Matrix<float>* x : {&q, &k, &v}) x->fill(random);
     rows = {position_rows(attrs), 0, 0};
-    columns = cpu::positions_of(attrs, s.head_dim);
+    columns[0] = cpu::positions_of(attrs, s.head_dim);
+    columns[1] = cpu::positions_of(attrs, (s.head_dim + 1) / 2);
     for (auto& table : tables) {
       table.resize(size_t(2 * attrs.span() * width));
       for (float& x : table) x = random.uniform(-1, 1);
     }
     for (int i = 0; i < 2; ++i) {
-      packed[i].resize(size_t(s.heads * columns.head));
-      cpu::pack_positions(tables[i].data(), attrs, s.head_dim, packed[i].data());
+      for (int bf16 = 0; bf16 < 2; ++bf16)
+        packed[bf16][i].resize(size_t(s.heads * columns[bf16].head));
+      cpu::pack_positions(tables[i].data(), attrs, s.head_dim, packed[0][i].data());
+      cpu::pack_positions_bf16(tables[i].data(), attrs, s.head_dim,
+                               reinterpret_cast<uint16_t*>(packed[1][i].data()));
     }
     offsets.push_back(0);
     for (const int32_t length : s.lengths) offsets.push_back(offsets.back() + length);
@@ -74,7 +76,9 @@ struct Problem {
     a.position_columns = positions.columns;
     return a;
   }
-  AttentionArgs on_cpu(Matrix<float>& y) const { return args(y, columns, packed); }
+  AttentionArgs on_cpu(Matrix<float>& y, bool bf16) const {
+    return args(y, columns[bf16], packed[bf16]);
+  }
   AttentionArgs on_ref(Matrix<float>& y) const { return args(y, rows, tables); }
   Matrix<float> output() const { return Matrix<float>(q.rows(), width, width + 2, 1); }
 
@@ -82,54 +86,21 @@ struct Problem {
   int64_t width;
   Matrix<float> q, k, v;
   AttentionAttrs attrs;
-  Positions rows, columns;
-  std::vector<float> tables[2], packed[2];
+  Positions rows, columns[2];  // of float32, of bf16
+  std::vector<float> tables[2], packed[2][2];
   std::vector<int32_t> offsets;
 };
 
 int64_t longest_of(const Shape& s) { return *std::max_element(s.lengths.begin(), s.lengths.end()); }
 
-void run(const cpu::KernelTable& table, const AttentionArgs& args, int64_t longest) {
-  Scratch scratch(table.attention_scratch_bytes(longest, args.head_dim, args.position_columns));
-  for (int32_t b = 0; b < args.batch.sequences; ++b) {
-    for (int32_t h = 0; h < args.heads; ++h) {
-      table.attention(args, b, h, 0, args.batch.offsets[b + 1] - args.batch.offsets[b],
-                      scratch.data());
-    }
-  }
-  CHECK(scratch.intact());
-}
-
 void compare_with_ref(const Shape& shape, uint64_t seed) {
   const Problem problem(shape, seed);
-  Matrix<float> want = problem.output(), spread = problem.output();
-  ref::attention(problem.on_ref(want));
-  Matrix<float> magnitude(problem.v.rows(), problem.v.cols(), problem.v.ld());
-  for (int64_t i = 0; i < magnitude.rows(); ++i) {
-    for (int64_t j = 0; j < magnitude.cols(); ++j)
-      magnitude.at(i, j) = std::fabs(problem.v.at(i, j));
-  }
-  AttentionArgs absolute = problem.on_ref(spread);
-  absolute.v = magnitude.data();
-  ref::attention(absolute);
-
+  Matrix<float> y = problem.output();
   // As in test_attention.cc; a score is three sums of head_dim products of numbers in [-1, 1], each
   // at most scale * head_dim, and two more roundings.
-  const int64_t d = shape.head_dim, longest = longest_of(shape);
-  const double score = 3.0 * double(d) * double(absolute.scale);
-  const double exponent_error = 2 * likely_gamma(d + 8) * score;
-  const double relative = 1.01 * (2 * exponent_error + 8 * kUnit + likely_gamma(longest) +
-                                  likely_gamma(longest / 4 + 8));
-  const auto tolerance = [&](int64_t i, int64_t j) {
-    return relative * double(spread.at(i, j)) + 1e-37;
-  };
-  for (const cpu::KernelTable* table : kernel_tables()) {
-    Matrix<float> y = problem.output();
-    run(*table, problem.on_cpu(y), longest);
-    CHECK_CLOSE(cat("disentangled attention on ", table->name, ", ", name_of(shape)), y, want,
-                tolerance);
-    CHECK(y.intact());
-  }
+  const int64_t d = shape.head_dim;
+  const double score = 3.0 * double(d) * double(problem.on_ref(y).scale);
+  compare_attentions(name_of(shape), problem, longest_of(shape), 2 * likely_gamma(d + 8) * score);
 }
 
 }  // namespace
@@ -170,31 +141,31 @@ TEST(disentangled_attention_does_not_depend_on_its_surroundings) {
   const Shape shape = {{5, 0, 61, 1, 130, 16, 300}, 3, 20, 32, 96};
   const Problem problem(shape, 11);
   Random random(12);
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     Matrix<float> batch = problem.output();
-    run(*table, problem.on_cpu(batch), 300);
+    attention.run(problem.on_cpu(batch, attention.bf16));
 
     Matrix<float> alone = problem.output();
     for (int32_t b = 0; b < int32_t(shape.lengths.size()); ++b) {
-      AttentionArgs args = problem.on_cpu(alone);
+      AttentionArgs args = problem.on_cpu(alone, attention.bf16);
       const int64_t first = problem.offsets[size_t(b)];
       const int32_t offsets[] = {0, shape.lengths[size_t(b)]};
       args.q += first * args.ldq, args.k += first * args.ldk, args.v += first * args.ldv,
           args.y += first * args.ldy;
       args.batch = {offsets, 1};
-      run(*table, args, 300);
+      attention.run(args);
     }
     CHECK(identical(batch, alone));
 
     Matrix<float> cut = problem.output();
-    const AttentionArgs args = problem.on_cpu(cut);
-    Scratch scratch(table->attention_scratch_bytes(300, args.head_dim, args.position_columns));
+    const AttentionArgs args = problem.on_cpu(cut, attention.bf16);
+    Scratch scratch(attention.kernel().scratch_bytes(300, args.head_dim, args.position_columns));
     for (int32_t b = 0; b < args.batch.sequences; ++b) {
       const int64_t length = shape.lengths[size_t(b)];
       for (int64_t q0 = 0, q1 = 0; q0 < length; q0 = q1) {
         q1 = std::min(length, q0 + 1 + random.below(q0 % 2 == 0 ? 5 : 120));
         for (int32_t h = 0; h < args.heads; ++h)
-          table->attention(args, b, h, q0, q1, scratch.data());
+          attention.kernel().run(args, b, h, q0, q1, scratch.data());
       }
     }
     CHECK(identical(batch, cut));
@@ -206,9 +177,9 @@ TEST(disentangled_attention_does_not_depend_on_its_surroundings) {
 TEST(disentangled_attention_of_one_query) {
   const Problem problem({{5, 0, 61, 1, 130}, 3, 20, 32, 96}, 31);
   const auto sequences = int64_t(problem.shape.lengths.size());
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     Matrix<float> all = problem.output();
-    run(*table, problem.on_cpu(all), 130);
+    attention.run(problem.on_cpu(all, attention.bf16));
     for (const Queries queries : {Queries::kFirst, Queries::kLast}) {
       Matrix<float> q(sequences, problem.width, problem.width, 1), y(sequences, problem.width),
           want(sequences, problem.width), exact(sequences, problem.width);
@@ -223,15 +194,15 @@ TEST(disentangled_attention_of_one_query) {
           want.at(b, c) = all.at(row, c);
         }
       }
-      AttentionArgs args = problem.on_cpu(y);
+      AttentionArgs args = problem.on_cpu(y, attention.bf16);
       args.queries = queries;
       args.q = q.data(), args.ldq = q.ld();
       for (const int threads : {1, 2}) {
         cpu::ThreadPool pool(threads);
-        const size_t bytes = table->attention_scratch_bytes(130, 20, args.position_columns);
+        const size_t bytes = attention.kernel().scratch_bytes(130, 20, args.position_columns);
         const size_t stride = (bytes + 63) / 64 * 64;
         Scratch scratch(stride * size_t(pool.size()));
-        cpu::attention(args, {table, &pool, scratch.data(), stride});
+        attention.drive(args, {attention.table, &pool, scratch.data(), stride});
         CHECK(identical(want, y));
         CHECK(y.intact());
         CHECK(scratch.intact());
@@ -239,26 +210,29 @@ TEST(disentangled_attention_of_one_query) {
       AttentionArgs reference = problem.on_ref(exact);
       reference.queries = queries;
       reference.q = q.data(), reference.ldq = q.ld();
-      ref::attention(reference);
-      CHECK_CLOSE(cat("one query on ", table->name), y, exact,
-                  [](int64_t, int64_t) { return 2e-5; });
+      Attention{nullptr, attention.bf16}.run(reference);
+      // compare_attentions() has the tight bounds; in bf16 some weights are rounded the other way.
+      const double most = attention.bf16 ? 0x1p-8 : 2e-5;
+      CHECK_CLOSE(cat("one query, ", attention.name()), y, exact,
+                  [=](int64_t, int64_t) { return most; });
     }
   }
 }
 
 TEST(disentangled_attention_does_not_depend_on_threads) {
   const Problem problem({{700, 0, 3, 250}, 3, 16, 256, 512}, 21);
-  for (const cpu::KernelTable* table : kernel_tables()) {
+  for (const Attention& attention : attentions()) {
     Matrix<float> want = problem.output();
-    const AttentionArgs args = problem.on_cpu(want);
-    run(*table, args, 700);
+    const AttentionArgs args = problem.on_cpu(want, attention.bf16);
+    attention.run(args);
     for (const int threads : {1, 2, 5}) {
       cpu::ThreadPool pool(threads);
-      const size_t bytes = table->attention_scratch_bytes(700, 16, args.position_columns);
+      const size_t bytes = attention.kernel().scratch_bytes(700, 16, args.position_columns);
       const size_t stride = (bytes + 63) / 64 * 64;
       Scratch scratch(stride * size_t(pool.size()));
       Matrix<float> y = problem.output();
-      cpu::attention(problem.on_cpu(y), {table, &pool, scratch.data(), stride});
+      attention.drive(problem.on_cpu(y, attention.bf16),
+                      {attention.table, &pool, scratch.data(), stride});
       CHECK(identical(want, y));
       CHECK(y.intact());
       CHECK(scratch.intact());

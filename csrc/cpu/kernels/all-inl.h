@@ -5,6 +5,11 @@
 #include "cpu/kernels/math-inl.h"
 #include "cpu/kernels/rows-inl.h"
 
+#include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_bf16-inl.h"
+
+#include "cpu/kernels/attention_pack-inl.h"
+
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/add-inl.h"
 #include "cpu/kernels/attention-inl.h"
@@ -13,8 +18,6 @@
 #include "cpu/kernels/gated-inl.h"
 #include "cpu/kernels/l2_normalize-inl.h"
 #include "cpu/kernels/layer_norm-inl.h"
-#include "cpu/kernels/linear-inl.h"
-#include "cpu/kernels/linear_bf16-inl.h"
 #include "cpu/kernels/pool-inl.h"
 #include "cpu/kernels/rms_norm-inl.h"
 #include "cpu/kernels/rope-inl.h"
@@ -27,8 +30,8 @@ static constexpr KernelTable all_kernels(Isa isa, const char* name) {
       name,
       kLinear,
       kLinearBF16,
-      attention,
-      attention_scratch_bytes,
+      attention_kernel<Float32Format>(),
+      attention_kernel<WidenedFormat>(),
       layer_norm,
       embedding,
       activation,
@@ -40,7 +43,5 @@ static constexpr KernelTable all_kernels(Isa isa, const char* name) {
       rope,
       gated,
       scale,
-      append_kv,
-      attention_cached,
   };
 }

@@ -74,6 +74,9 @@ struct Float32Format {
     for (; i + Vec::kLanes <= k; i += Vec::kLanes) StoreU(LoadU(x + i), to + i);
     StoreN(LoadN(x + i, k - i), to + i, k - i);
   }
+  // What has just been computed, in place of convert().
+  static constexpr int kStored = 1;
+  static TRINE_INLINE void store(const Vec (&x)[kStored], float* to) { StoreU(x[0], to); }
 };
 
 template <class Format>

@@ -32,4 +32,13 @@ struct DotFormat {
                  to + i / 2);
     }
   }
+  static constexpr int kStored = 2;
+  static TRINE_INLINE void store(const Vec (&x)[kStored], float* to) { convert_32(x[0], x[1], to); }
+  static TRINE_INLINE Vec join(Vec low, Vec high) {
+    const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high.v, low.v));
+    return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(
+        _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),
+        both))};
+  }
 };

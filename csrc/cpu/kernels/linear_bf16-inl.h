@@ -25,6 +25,14 @@ struct WidenedFormat {
       StoreU(RoundBF16(LoadN(x + (rest > 0 ? i : 0), rest)), to + i);
     }
   }
+  static constexpr int kStored = 1;
+  static TRINE_INLINE void store(const Vec (&x)[kStored], float* to) {
+    StoreU(RoundBF16(x[0]), to);
+  }
+  // A line of weights of two rows.
+  static TRINE_INLINE Vec join(Vec low, Vec high) {
+    return JoinBF16(RoundBF16(low), RoundBF16(high));
+  }
 };
 
 constexpr LinearKernel kLinearBF16 = {multiply<WidenedFormat>, scratch_bytes<WidenedFormat>};

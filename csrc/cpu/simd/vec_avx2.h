@@ -123,6 +123,11 @@ static TRINE_INLINE Vec RoundBF16(Vec a) {
   return IfThenElse(Eq(a, a), WidenHighBF16({_mm256_castsi256_ps(up)}), a);
 }
 
+static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
+  return {_mm256_castsi256_ps(_mm256_or_si256(_mm256_srli_epi32(_mm256_castps_si256(low.v), 16),
+                                              _mm256_castps_si256(WidenHighBF16(high).v)))};
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));

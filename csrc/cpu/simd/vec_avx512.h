@@ -107,6 +107,11 @@ static TRINE_INLINE Vec RoundBF16(Vec a) {
   return IfThenElse(Eq(a, a), WidenHighBF16({_mm512_castsi512_ps(up)}), a);
 }
 
+static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
+  return {_mm512_castsi512_ps(_mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(low.v), 16),
+                                              _mm512_castps_si512(WidenHighBF16(high).v)))};
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

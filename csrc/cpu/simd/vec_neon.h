@@ -133,6 +133,11 @@ static TRINE_INLINE Vec RoundBF16(Vec a) {
   return IfThenElse(Eq(a, a), WidenHighBF16({vreinterpretq_f32_u32(up)}), a);
 }
 
+static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
+  return {vreinterpretq_f32_u32(vorrq_u32(vshrq_n_u32(vreinterpretq_u32_f32(low.v), 16),
+                                          vreinterpretq_u32_f32(WidenHighBF16(high).v)))};
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const float32x2_t s2 = vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v));
   return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);

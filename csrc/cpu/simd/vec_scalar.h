@@ -173,6 +173,10 @@ static TRINE_INLINE float RoundBF16(float x) {
   return x == x ? FromBits((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u) : x;
 }
 static TRINE_INLINE Vec RoundBF16(Vec a) { TRINE_LANES(RoundBF16(a.v[i])); }
+// The other way round: of both the upper halves, which is all of what was rounded.
+static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
+  TRINE_LANES(FromBits(BitsOf(low.v[i]) >> 16 | (BitsOf(high.v[i]) & 0xffff0000u)));
+}
 
 #undef TRINE_LANES
 
