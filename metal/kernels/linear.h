@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "kernels/args.h"
+
+namespace trine {
+namespace metal {
+
+// y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
+// x, residual and y are of any type, w of the one in the kernel's name. Sums, bias and activation
+// are float. The bits of a row depend on that row, w, bias and residual: not on m, nor on the
+// kernel. Kernels: linear_{f32,f16,bf16}_{8x16,32x32,64x64}, rows x columns of a threadgroup's
+// tile. Buffers: 0 x, 1 w, 2 bias (float, or absent), 3 residual (or absent), 4 y, which may be the
+// residual; 5 these.
+struct LinearArgs {
+  Matrix x, residual, y;
+  int64_t w_first;  // [n][ldw]; zeros in columns k .. ldw (linear_ldw); w_first a multiple of 8
+  int64_t bias_first;
+  int32_t ldw;
+  int32_t m, n, k;
+  int32_t chunk, chunks;  // k of a chunk and how many there are: linear_chunks
+  int32_t activation;
+  int32_t has_bias, has_residual;
+  int32_t unused;
+};
+static_assert(sizeof(LinearArgs) == 3 * 24 + 2 * 8 + 10 * 4, "the same on both sides");
+
+// k is cut into chunks of at most so many; a chunk is summed up from zero in ascending steps of 8,
+// and chunks are added in order to the bias.
+TRINE_CONST int32_t kChunkK = 256;
+// Chunks are multiples of it, as is what a threadgroup reads at a time.
+TRINE_CONST int32_t kStageK = 32;
+
+}  // namespace metal
+}  // namespace trine
