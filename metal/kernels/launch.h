@@ -151,7 +151,6 @@ constexpr void linear_chunks(LinearArgs& args) {
 
 // All give the same bits.
 enum class LinearTile : int32_t { k8x16, k32x32, k64x64 };
-inline constexpr int32_t kLinearGroups = 8;  // chunks that the smallest tile sums up side by side
 
 constexpr LinearTile linear_tile(const LinearArgs& args) {
   return args.m <= 8                                               ? LinearTile::k8x16

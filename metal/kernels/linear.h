@@ -28,6 +28,8 @@ static_assert(sizeof(LinearArgs) == 3 * 24 + 2 * 8 + 10 * 4, "the same on both s
 // k is cut into chunks of at most so many; a chunk is summed up from zero in ascending steps of 8,
 // and chunks are added in order to the bias.
 TRINE_CONST int32_t kChunkK = 256;
+// The smallest tile sums up so many chunks side by side at most, a simdgroup each.
+TRINE_CONST int32_t kLinearGroups = 4;
 // Chunks are multiples of it, as is what a threadgroup reads at a time.
 TRINE_CONST int32_t kStageK = 32;
 

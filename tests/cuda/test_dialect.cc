@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "cuda/buffers.h"
+#include "gpu/buffers.h"
 #include "cuda/probe_dialect.h"
 #include "simt/fragments.h"
 

@@ -365,7 +365,7 @@ void Block::warp_barrier(uint32_t mask, Site site) {
 
 void* Block::shared_array(const char* name, size_t bytes, size_t alignment, Site site) {
   void* array = shared.array(name, bytes, alignment, site.file_name(), site.line());
-  if (array == nullptr) {
+  if (array == nullptr || shared.used() > launch.shared_limit) {
     fail("no room in shared memory for " + std::string(name) + " at " + show(site) + " (" +
          std::to_string(shared.used()) + " bytes in all)");
   }

@@ -10,15 +10,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 from pathlib import Path
+
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[2]
 EMULATOR = [
     f"tests/simt/{name}.cc"
-    for name in ("block", "fiber", "fragments", "launch", "shared_memory", "warp")
+    for name in ("block", "fiber", "fragments", "launch", "metal", "shared_memory", "warp")
 ]
 INCLUDES = ["-Itests", "-Icuda", "-Icsrc"]
+# Metal's kernels have headers of the same names.
+METAL_INCLUDES = ["-I.", "-Itests", "-Imetal", "-Icuda", "-Icsrc"]
+# Attributes of MSL, and parameters that all kernels have.
+METAL_WARNINGS = ["-Wno-attributes", "-Wno-unused-parameter"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]  # nvcc's `#pragma unroll`
 SANITIZERS = {
     "plain": [],
@@ -30,7 +37,10 @@ ENVIRONMENT = {"TSAN_OPTIONS": "history_size=7 exitcode=66", "UBSAN_OPTIONS": "p
 
 
 def flags(source: str, kind: str) -> list[str]:
-    common = ["-std=c++20", "-g1", *WARNINGS, *INCLUDES]
+    metal = source.endswith(".metal") or source.startswith("tests/metal/")
+    common = ["-std=c++20", "-g1", *WARNINGS, *(METAL_INCLUDES if metal else INCLUDES)]
+    if source.endswith(".metal"):
+        common += METAL_WARNINGS
     if source in EMULATOR:  # not instrumented, see fiber.cc
         told = {"plain": [], "address": ["-DSIMT_ASAN"], "thread": ["-DSIMT_TSAN"]}[kind]
         return [*common, "-O2", *told]
@@ -51,18 +61,23 @@ def run(command: list[str]) -> None:
         raise RuntimeError(" ".join(command) + "\n" + done.stderr[-8000:])
 
 
-def build(name: str, sources: list[str], kind: str = "plain") -> Path:
-    """Build one program; paths are relative to the tree, the emulator is added."""
+def build(name: str, sources: list[str], kind: str = "plain", define: str = "") -> Path:
+    """Build one program; paths are relative to the tree, the emulator is added.
+
+    ``define`` is a macro for all sources but the emulator's.
+    """
     compiler = os.environ.get("CXX", "g++")
     folder = ROOT / "build" / "simt" / kind
     program = folder / name
     objects, fresh = [], program.exists()
     for source in [*sources, *EMULATOR]:
-        product = folder / (source.replace("/", "_") + ".o")
+        own = define if define and source not in EMULATOR else ""
+        product = folder / own / (source.replace("/", "_") + ".o")
         product.parent.mkdir(parents=True, exist_ok=True)
         depfile = product.with_suffix(".d")
         if stale(product, depfile):
             options = [*flags(source, kind), "-MMD", "-MF", str(depfile)]
+            options += [f"-D{own}"] if own else []
             run([compiler, "-x", "c++", *options, "-c", source, "-o", str(product)])
         objects.append(str(product))
         fresh = fresh and program.stat().st_mtime > product.stat().st_mtime
@@ -71,10 +86,43 @@ def build(name: str, sources: list[str], kind: str = "plain") -> Path:
     return program
 
 
+# What tests of kernels compare with and how they fill their matrices.
+REFERENCE = [
+    *(
+        str(p.relative_to(ROOT))
+        for p in sorted((ROOT / "csrc/ref").glob("*.cc"))
+        if p.name != "backend.cc"
+    ),
+    "csrc/exec/common.cc",
+    "csrc/exec/distances.cc",
+    "csrc/exec/rotary.cc",
+    "csrc/weights/blocks.cc",
+    "csrc/weights/convert.cc",
+]
+
+
+def run_tests(name: str, sources: list[str], define: str = "") -> None:
+    """Build a program of C++ tests and run it.
+
+    ``SIMT_KIND=address`` or ``thread`` builds with sanitizers; ``SIMT_SCHEDULE`` picks the order in
+    which threads run (tests/simt/block.h): by default the one that shows most races as wrong results.
+    """
+    kind = os.environ.get("SIMT_KIND", "plain")
+    lock = ROOT / "build" / f"simt-{kind}.lock"
+    lock.parent.mkdir(exist_ok=True)
+    with FileLock(lock):
+        program = build(name, [*sources, "tests/cpp/main.cc", *REFERENCE], kind, define)
+    environment = {"SIMT_SCHEDULE": "greedy:1", **os.environ, **ENVIRONMENT}
+    done = subprocess.run([program], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
+    assert re.search(r"^[1-9]\d* passed, 0 failed$", done.stdout, re.MULTILINE), done.stdout
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kind", choices=SANITIZERS, default="plain")
     parser.add_argument("name")
     parser.add_argument("sources", nargs="+")
+    parser.add_argument("--define", default="")
     given = parser.parse_args()
-    print(build(given.name, given.sources, given.kind))
+    print(build(given.name, given.sources, given.kind, given.define))

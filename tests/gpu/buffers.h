@@ -24,6 +24,17 @@ namespace trine::test {
 inline void check_cuda(cudaError_t error, const char* text) {
   if (error != cudaSuccess) throw std::runtime_error(cat(text, ": error ", int(error)));
 }
+// What Metal's kernels do otherwise than CUDA's, as far as results are concerned.
+#ifdef TRINE_METAL
+inline constexpr DType kGpuTypes[] = {DType::kF32, DType::kF16, DType::kBF16};
+inline constexpr double kGeluTail = 1e-9;  // metal/kernels/activate.h: absolute
+inline constexpr double kSine = 0x1p-23;   // two units in the last place of a number below 1
+#else
+inline constexpr DType kGpuTypes[] = {DType::kF32, DType::kBF16};
+inline constexpr double kGeluTail = 1e-37;
+inline constexpr double kSine = 1e-9;
+#endif
+
 #define CHECK_CUDA(call) ::trine::test::check_cuda((call), #call)
 
 inline void wait_for_device() {
@@ -84,6 +95,14 @@ class DeviceArray {
   unsigned char* base_ = nullptr;
 };
 
+// The types of 16 bits.
+inline float half_to_f32(DType dtype, uint16_t bits) {
+  return dtype == DType::kF16 ? f16_to_f32(bits) : bf16_to_f32(bits);
+}
+inline uint16_t f32_to_half(DType dtype, float x) {
+  return dtype == DType::kF16 ? f32_to_f16(x) : f32_to_bf16(x);
+}
+
 // A matrix on the device; between its rows is NaN. The host's side is float, with values that the
 // type holds.
 class DeviceMatrix {
@@ -111,8 +130,8 @@ class DeviceMatrix {
             throw std::runtime_error(cat("written between rows, at ", i, ", ", j));
           continue;
         }
-        if (dtype_ == DType::kBF16) {
-          host.at(i, j) = bf16_to_f32(bits[at]);
+        if (unit == 1) {
+          host.at(i, j) = half_to_f32(dtype_, bits[at]);
         } else {
           std::memcpy(&host.at(i, j), &bits[at], sizeof(float));
         }
@@ -128,8 +147,8 @@ class DeviceMatrix {
     for (int64_t i = 0; i < host.rows(); ++i) {
       for (int64_t j = 0; j < host.cols(); ++j) {
         const size_t at = size_t(i * ld + j) * unit;
-        if (dtype == DType::kBF16) {
-          bits[at] = f32_to_bf16(host.at(i, j));
+        if (unit == 1) {
+          bits[at] = f32_to_half(dtype, host.at(i, j));
         } else {
           std::memcpy(&bits[at], host.row(i) + j, sizeof(float));
         }
@@ -144,13 +163,18 @@ class DeviceMatrix {
 };
 
 inline void round_to(DType dtype, Matrix<float>& m) {
-  if (dtype != DType::kBF16) return;
+  if (dtype == DType::kF32) return;
   for (int64_t i = 0; i < m.rows(); ++i) {
-    for (int64_t j = 0; j < m.cols(); ++j) m.at(i, j) = bf16_to_f32(f32_to_bf16(m.at(i, j)));
+    for (int64_t j = 0; j < m.cols(); ++j)
+      m.at(i, j) = half_to_f32(dtype, f32_to_half(dtype, m.at(i, j)));
   }
 }
 
-// One rounding to a type, and the one of the reference to float, relative to the result.
-inline double rounding_of(DType dtype) { return (dtype == DType::kBF16 ? 0x1p-8 : kUnit) + kUnit; }
+// One rounding to a type, and the one of the reference to float, relative to the result ...
+inline double rounding_of(DType dtype) {
+  return (dtype == DType::kBF16 ? 0x1p-8 : dtype == DType::kF16 ? 0x1p-11 : kUnit) + kUnit;
+}
+// ... and what it is where results are too small for half's exponent.
+inline double smallest_of(DType dtype) { return dtype == DType::kF16 ? 0x1p-25 : 0; }
 
 }  // namespace trine::test

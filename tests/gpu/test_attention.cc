@@ -6,8 +6,8 @@
 #include <memory>
 #include <optional>
 
-#include "cuda/buffers.h"
 #include "exec/distances.h"
+#include "gpu/buffers.h"
 #include "kernels/attention.h"
 #include "ref/ref.h"
 
@@ -287,17 +287,15 @@ void check(const Case& c) {
   });
 }
 
-constexpr DType kTypes[] = {DType::kF32, DType::kBF16};
-
-TEST(cuda_attention_of_all_lengths) {
-  for (const DType dtype : kTypes) {
+TEST(attention_of_all_lengths) {
+  for (const DType dtype : kGpuTypes) {
     for (const bool causal : {false, true})
       check({{1, 0, 2, 15, 16, 17, 63, 64, 65, 130}, 2, 1, 32, dtype, causal});
   }
 }
 
-TEST(cuda_attention_of_all_head_sizes) {
-  for (const DType dtype : kTypes) {
+TEST(attention_of_all_head_sizes) {
+  for (const DType dtype : kGpuTypes) {
     for (const int32_t dim : {1, 8, 20, 32, 40, 64, 80, 96, 100, 128, 160, 256}) {
       for (const bool causal : {false, true}) check({{19, 70}, 2, 2, dim, dtype, causal});
     }
@@ -306,8 +304,8 @@ TEST(cuda_attention_of_all_head_sizes) {
   }
 }
 
-TEST(cuda_attention_with_a_bias) {
-  for (const DType dtype : kTypes) {
+TEST(attention_with_a_bias) {
+  for (const DType dtype : kGpuTypes) {
     for (const int32_t dim : {32, 64, 100})
       check({{1, 17, 65, 131}, 3, 3, dim, dtype, false, true, Queries::kAll, 0, DType::kBF16});
     check({{33, 5}, 2, 1, 32, dtype, false, true, Queries::kAll, 0, DType::kF32, -0.3f});
@@ -315,8 +313,8 @@ TEST(cuda_attention_with_a_bias) {
   }
 }
 
-TEST(cuda_attention_of_one_token) {
-  for (const DType dtype : kTypes) {
+TEST(attention_of_one_token) {
+  for (const DType dtype : kGpuTypes) {
     for (const Queries queries : {Queries::kFirst, Queries::kLast}) {
       for (const bool bias : {false, true})
         check({{1, 0, 40, 100}, 4, 2, 32, dtype, false, bias, queries});
@@ -325,12 +323,12 @@ TEST(cuda_attention_of_one_token) {
   }
 }
 
-TEST(cuda_attention_in_chunks) {
-  for (const DType dtype : kTypes) check({{255, 256, 257, 530}, 2, 1, 32, dtype, true});
+TEST(attention_in_chunks) {
+  for (const DType dtype : kGpuTypes) check({{255, 256, 257, 530}, 2, 1, 32, dtype, true});
 }
 
-TEST(cuda_attention_alone_and_in_a_batch) {
-  for (const DType dtype : kTypes) {
+TEST(attention_alone_and_in_a_batch) {
+  for (const DType dtype : kGpuTypes) {
     for (const Case& c : {Case{{70, 3, 129, 1, 64}, 2, 2, 32, dtype},
                           Case{{70, 3, 129, 1, 64}, 2, 2, 64, dtype, false, true},
                           Case{{70, 3, 300, 1, 64}, 2, 1, 32, dtype, true},
@@ -351,8 +349,8 @@ TEST(cuda_attention_alone_and_in_a_batch) {
 }
 
 // A sequence in one run without a cache, and in pieces with one, among others: the same bits.
-TEST(cuda_attention_with_caches) {
-  for (const DType dtype : kTypes) {
+TEST(attention_with_caches) {
+  for (const DType dtype : kGpuTypes) {
     for (const Case& c :
          {Case{{300, 70, 530}, 4, 1, 32, dtype, true}, Case{{300, 17, 261}, 2, 2, 64, dtype, true},
           Case{{300, 17, 261}, 2, 2, 20, dtype, true, false, Queries::kAll, 1}}) {
@@ -396,8 +394,8 @@ TEST(cuda_attention_with_caches) {
 }
 
 // Beside sequences that have a cache, one that has none.
-TEST(cuda_attention_with_caches_of_some) {
-  for (const DType dtype : kTypes) {
+TEST(attention_with_caches_of_some) {
+  for (const DType dtype : kGpuTypes) {
     Problem problem({{90, 40, 33}, 4, 2, 32, dtype, true});
     const Result whole = run(problem, problem.whole());
     Pages pages(problem);
@@ -412,8 +410,8 @@ TEST(cuda_attention_with_caches_of_some) {
 }
 
 // One query a sequence, behind a cache.
-TEST(cuda_attention_of_the_last_token_with_caches) {
-  for (const DType dtype : kTypes) {
+TEST(attention_of_the_last_token_with_caches) {
+  for (const DType dtype : kGpuTypes) {
     Case c = {{90, 300, 20}, 4, 2, 32, dtype, true};
     Problem problem(c);
     const Result whole = run(problem, problem.whole());
@@ -430,8 +428,8 @@ TEST(cuda_attention_of_the_last_token_with_caches) {
 }
 
 // Distances within reach and beyond, buckets and none; either table alone.
-TEST(cuda_attention_disentangled) {
-  for (const DType dtype : kTypes) {
+TEST(attention_disentangled) {
+  for (const DType dtype : kGpuTypes) {
     const auto of = [&](std::vector<int32_t> lengths, int32_t dim, int32_t buckets, int32_t most,
                         size_t misalign = 0) {
       Case c = {std::move(lengths), 2, 2, dim, dtype, false, false, Queries::kAll, misalign};
@@ -459,8 +457,8 @@ TEST(cuda_attention_disentangled) {
   }
 }
 
-TEST(cuda_attention_disentangled_alone_and_in_a_batch) {
-  for (const DType dtype : kTypes) {
+TEST(attention_disentangled_alone_and_in_a_batch) {
+  for (const DType dtype : kGpuTypes) {
     Case c = {{70, 3, 129, 64}, 2, 2, 64, dtype};
     c.buckets = 32, c.max_positions = 64;
     Problem problem(c);
@@ -473,7 +471,7 @@ TEST(cuda_attention_disentangled_alone_and_in_a_batch) {
   }
 }
 
-TEST(cuda_attention_refuses) {
+TEST(attention_refuses) {
   cuda::AttentionArgs a;
   a.heads = a.kv_heads = 1, a.head_dim = 257;
   CHECK_EQ(cuda::attention(a, nullptr), cudaErrorInvalidValue);

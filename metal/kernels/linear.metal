@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear by tiles of simdgroup matrices. Operands lie in threadgroup memory as float, which holds
+// products of half and bfloat16 exactly and is multiplied as fast as half on Apple's GPUs (by
+// Apple's and others' measurements; none of ours). Rows are four floats longer than they need be,
+// so that the eight rows of a matrix lie in different banks.
+//
+// A chunk of k is summed up from zero by one simdgroup, in ascending steps of 8; chunks are added
+// to the bias in ascending order, in registers, by the thread that stores the element. So all tiles
+// give the same bits, as long as an element of a matrix product depends on its row and column
+// alone.
+//
+// Bounds: the large tile by matrix products (64 x 64 takes 16 of them for each 8 loads of an
+// operand); the small one, of a decode step, by the memory of the weights.
+#include "kernels/activate.h"
+#include "kernels/linear.h"
+#include "kernels/quads.h"
+
+using namespace trine::metal;
+
+// Types of w: bfloat16 is a ushort.
+inline void load4_of(device const float* w, int64_t at, thread float (&v)[4]) {
+  load4_aligned((device const char*)w, kF32, at, v);
+}
+inline void load4_of(device const half* w, int64_t at, thread float (&v)[4]) {
+  load4_aligned((device const char*)w, kF16, at, v);
+}
+inline void load4_of(device const ushort* w, int64_t at, thread float (&v)[4]) {
+  load4_aligned((device const char*)w, kBF16, at, v);
+}
+
+// Beside bfloat16 weights, x is rounded to bfloat16, as on the CPU.
+inline void round_to(thread float (&)[4], device const float*) {}
+inline void round_to(thread float (&)[4], device const half*) {}
+inline void round_to(thread float (&v)[4], device const ushort*) {
+  for (int i = 0; i < 4; ++i) v[i] = bf16_to_float(float_to_bf16(v[i]));
+}
+
+// kRows x kCols: what a stage of operands is for, of which a simdgroup multiplies kSimdRows x
+// kSimdCols. kSplit: each simdgroup has a stage and a chunk of its own, of the same tile.
+template <class T, int kRows, int kCols, int kSimdRows, int kSimdCols, bool kSplit>
+kernel void linear(device const char* x [[buffer(0)]], device const T* w [[buffer(1)]],
+                   device const float* bias [[buffer(2)]],
+                   device const char* residual [[buffer(3)]], device char* y [[buffer(4)]],
+                   constant LinearArgs& args [[buffer(5)]], TRINE_THREAD) {
+  // In floats. The sums of a chunk take the place of its last stage.
+  const int kLd = kStageK + 4, kStage = (kRows + kCols) * kLd, kLdSums = kCols + 4;
+  static_assert(kRows * (kCols + 4) <= (kRows + kCols) * (kStageK + 4), "sums fit a stage");
+  TRINE_SHARED(float4, memory, (kSplit ? kLinearGroups : 1) * (kRows + kCols) * (kStageK + 4) / 4);
+  threadgroup float* const all = (threadgroup float*)memory;
+
+  const int rounds = kSplit ? (args.chunks + kLinearGroups - 1) / kLinearGroups : args.chunks;
+  const int groups = !kSplit || rounds == 0 ? 1 : (args.chunks + rounds - 1) / rounds;
+  const int own_group = kSplit ? int(simd) : 0;
+  threadgroup float* const x_tile = all + own_group * kStage;
+  threadgroup float* const w_tile = x_tile + kRows * kLd;
+  threadgroup float* const sums = x_tile;
+  const int kLoaders = kSplit ? 32 : 128;
+  const int loader = kSplit ? int(lane) : int(thread_id);
+
+  const int row0 = int(group.x) * kRows, col0 = int(group.y) * kCols;
+  const int kAcross = kCols / kSimdCols;
+  const int own_row = kSplit ? 0 : int(simd) / kAcross * kSimdRows;
+  const int own_col = kSplit ? 0 : int(simd) % kAcross * kSimdCols;
+
+  // The quads of the tile that this thread stores: thread_id, and every 128th (32nd) from there.
+  const int kOwn = kRows * kCols / 4 / kLoaders;
+  static_assert(kRows * kCols / 4 % (kSplit ? 32 : 128) == 0, "whole quads for each thread");
+  float total[kRows * kCols / 4 / (kSplit ? 32 : 128)][4];
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int col = col0 + (loader + i * kLoaders) % (kCols / 4) * 4;
+    for (int c = 0; c < 4; ++c) {
+      const bool biased = args.has_bias != 0 && col + c < args.n;
+      total[i][c] = biased ? bias[args.bias_first + col + c] : 0.0f;
+    }
+  }
+
+  simdgroup_float8x8 product[kSimdRows / 8][kSimdCols / 8];
+  for (int round = 0; round < rounds; ++round) {
+    const int chunk = round * groups + own_group;
+    const int begin = chunk * args.chunk, end = min(begin + args.chunk, args.k);
+#pragma unroll
+    for (int i = 0; i < kSimdRows / 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < kSimdCols / 8; ++j)
+        product[i][j] = make_filled_simdgroup_matrix<float, 8, 8>(0.0f);
+    }
+    for (int k0 = begin; k0 < end; k0 += kStageK) {
+      for (int q = loader; q < kRows * (kStageK / 4); q += kLoaders) {
+        const int row = q / (kStageK / 4), k = q % (kStageK / 4) * 4;
+        float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (row0 + row < args.m) load4(x, args.x, row0 + row, k0 + k, args.k, v);
+        round_to(v, w);
+        *(threadgroup float4*)(x_tile + row * kLd + k) = float4(v[0], v[1], v[2], v[3]);
+      }
+      for (int q = loader; q < kCols * (kStageK / 4); q += kLoaders) {
+        const int col = q / (kStageK / 4), k = q % (kStageK / 4) * 4;
+        float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+        if (col0 + col < args.n && k0 + k < args.ldw)
+          load4_of(w, args.w_first + int64_t(col0 + col) * args.ldw + k0 + k, v);
+        *(threadgroup float4*)(w_tile + col * kLd + k) = float4(v[0], v[1], v[2], v[3]);
+      }
+      if (kSplit) {
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+      } else {
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+      }
+#pragma unroll
+      for (int k = 0; k < kStageK; k += 8) {
+        simdgroup_float8x8 a[kSimdRows / 8], b[kSimdCols / 8];
+#pragma unroll
+        for (int i = 0; i < kSimdRows / 8; ++i)
+          simdgroup_load(a[i], x_tile + (own_row + 8 * i) * kLd + k, kLd);
+#pragma unroll
+        for (int j = 0; j < kSimdCols / 8; ++j)
+          simdgroup_load(b[j], w_tile + (own_col + 8 * j) * kLd + k, kLd, ulong2(0), true);
+#pragma unroll
+        for (int i = 0; i < kSimdRows / 8; ++i) {
+#pragma unroll
+          for (int j = 0; j < kSimdCols / 8; ++j)
+            simdgroup_multiply_accumulate(product[i][j], a[i], b[j], product[i][j]);
+        }
+      }
+      // The stage has been read.
+      if (kSplit) {
+        simdgroup_barrier(mem_flags::mem_threadgroup);
+      } else {
+        threadgroup_barrier(mem_flags::mem_threadgroup);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kSimdRows / 8; ++i) {
+#pragma unroll
+      for (int j = 0; j < kSimdCols / 8; ++j)
+        simdgroup_store(product[i][j], sums + (own_row + 8 * i) * kLdSums + own_col + 8 * j,
+                        kLdSums);
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+    if (!kSplit || simd == 0) {
+      const int parts = min(groups, args.chunks - round * groups);
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        const int quad = loader + i * kLoaders;
+        const int at = quad / (kCols / 4) * kLdSums + quad % (kCols / 4) * 4;
+        for (int part = 0; part < parts; ++part) {
+          for (int c = 0; c < 4; ++c) total[i][c] += all[part * kStage + at + c];
+        }
+      }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // the sums have been read
+  }
+
+  if (kSplit && simd != 0) return;
+#pragma unroll
+  for (int i = 0; i < kOwn; ++i) {
+    const int quad = loader + i * kLoaders;
+    const int row = row0 + quad / (kCols / 4), col = col0 + quad % (kCols / 4) * 4;
+    if (row >= args.m || col >= args.n) continue;
+    activate4(total[i], args.activation);
+    if (args.has_residual != 0) {
+      float r[4];
+      load4(residual, args.residual, row, col, args.n, r);
+      for (int c = 0; c < 4; ++c) total[i][c] += r[c];
+    }
+    store4(y, args.y, row, col, args.n, total[i]);
+  }
+}
+
+TRINE_KERNEL(linear_f32_8x16, linear<float, 8, 16, 8, 16, true>);
+TRINE_KERNEL(linear_f32_32x32, linear<float, 32, 32, 16, 16, false>);
+TRINE_KERNEL(linear_f32_64x64, linear<float, 64, 64, 32, 32, false>);
+TRINE_KERNEL(linear_f16_8x16, linear<half, 8, 16, 8, 16, true>);
+TRINE_KERNEL(linear_f16_32x32, linear<half, 32, 32, 16, 16, false>);
+TRINE_KERNEL(linear_f16_64x64, linear<half, 64, 64, 32, 32, false>);
+TRINE_KERNEL(linear_bf16_8x16, linear<ushort, 8, 16, 8, 16, true>);
+TRINE_KERNEL(linear_bf16_32x32, linear<ushort, 32, 32, 16, 16, false>);
+TRINE_KERNEL(linear_bf16_64x64, linear<ushort, 64, 64, 32, 32, false>);
