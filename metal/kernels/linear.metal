@@ -17,28 +17,10 @@
 
 using namespace trine::metal;
 
-// Types of w: bfloat16 is a ushort.
-inline void load4_of(device const float* w, int64_t at, thread float (&v)[4]) {
-  load4_aligned((device const char*)w, kF32, at, v);
-}
-inline void load4_of(device const half* w, int64_t at, thread float (&v)[4]) {
-  load4_aligned((device const char*)w, kF16, at, v);
-}
-inline void load4_of(device const ushort* w, int64_t at, thread float (&v)[4]) {
-  load4_aligned((device const char*)w, kBF16, at, v);
-}
-
-// Beside bfloat16 weights, x is rounded to bfloat16, as on the CPU.
-inline void round_to(thread float (&)[4], device const float*) {}
-inline void round_to(thread float (&)[4], device const half*) {}
-inline void round_to(thread float (&v)[4], device const ushort*) {
-  for (int i = 0; i < 4; ++i) v[i] = bf16_to_float(float_to_bf16(v[i]));
-}
-
 // kRows x kCols: what a stage of operands is for, of which a simdgroup multiplies kSimdRows x
 // kSimdCols. kSplit: each simdgroup has a stage and a chunk of its own, of the same tile.
 template <class T, int kRows, int kCols, int kSimdRows, int kSimdCols, bool kSplit>
-kernel void linear(device const char* x [[buffer(0)]], device const T* w [[buffer(1)]],
+kernel void linear(device const char* x [[buffer(0)]], device const char* w [[buffer(1)]],
                    device const float* bias [[buffer(2)]],
                    device const char* residual [[buffer(3)]], device char* y [[buffer(4)]],
                    constant LinearArgs& args [[buffer(5)]], TRINE_THREAD) {
@@ -90,14 +72,18 @@ kernel void linear(device const char* x [[buffer(0)]], device const T* w [[buffe
         const int row = q / (kStageK / 4), k = q % (kStageK / 4) * 4;
         float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         if (row0 + row < args.m) load4(x, args.x, row0 + row, k0 + k, args.k, v);
-        round_to(v, w);
+        // As on the CPU.
+        if (TypeOf<T>::kDType == kBF16) {
+          for (int c = 0; c < 4; ++c) v[c] = bf16_to_float(float_to_bf16(v[c]));
+        }
         *(threadgroup float4*)(x_tile + row * kLd + k) = float4(v[0], v[1], v[2], v[3]);
       }
       for (int q = loader; q < kCols * (kStageK / 4); q += kLoaders) {
         const int col = q / (kStageK / 4), k = q % (kStageK / 4) * 4;
         float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         if (col0 + col < args.n && k0 + k < args.ldw)
-          load4_of(w, args.w_first + int64_t(col0 + col) * args.ldw + k0 + k, v);
+          load4_aligned(w, TypeOf<T>::kDType,
+                        args.w_first + int64_t(col0 + col) * args.ldw + k0 + k, v);
         *(threadgroup float4*)(w_tile + col * kLd + k) = float4(v[0], v[1], v[2], v[3]);
       }
       if (kSplit) {

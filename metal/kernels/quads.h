@@ -18,6 +18,22 @@ inline ushort float_to_bf16(float x) {
   return ushort((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+// bfloat16 is a ushort where a type is a template's.
+template <class T>
+struct TypeOf;
+template <>
+struct TypeOf<float> {
+  TRINE_CONST int32_t kDType = kF32;
+};
+template <>
+struct TypeOf<half> {
+  TRINE_CONST int32_t kDType = kF16;
+};
+template <>
+struct TypeOf<ushort> {
+  TRINE_CONST int32_t kDType = kBF16;
+};
+
 inline float load1(device const char* data, int32_t dtype, int64_t at) {
   if (dtype == kF32) return ((device const float*)data)[at];
   if (dtype == kF16) return float(((device const half*)data)[at]);
@@ -66,20 +82,25 @@ inline void load4(device const char* data, constant Matrix& m, int64_t row, int 
   load4_at(data, m.dtype, m.vectors != 0, m.first + row * m.ld + col, cols - col, v);
 }
 
-inline void store4(device char* data, constant Matrix& m, int64_t row, int col, int cols,
-                   const thread float (&v)[4]) {
-  const int64_t at = m.first + row * m.ld + col;
-  if (m.vectors == 0 || col + 4 > cols) {
-    for (int i = 0; i < 4 && col + i < cols; ++i) store1(data, m.dtype, at + i, v[i]);
-  } else if (m.dtype == kF32) {
+// To elements at .. at + 3, of which `count` exist.
+inline void store4_at(device char* data, int32_t dtype, bool vectors, int64_t at, int count,
+                      const thread float (&v)[4]) {
+  if (!vectors || count < 4) {
+    for (int i = 0; i < 4 && i < count; ++i) store1(data, dtype, at + i, v[i]);
+  } else if (dtype == kF32) {
     *(device float4*)((device float*)data + at) = float4(v[0], v[1], v[2], v[3]);
-  } else if (m.dtype == kF16) {
+  } else if (dtype == kF16) {
     *(device half4*)((device half*)data + at) =
         half4(half(v[0]), half(v[1]), half(v[2]), half(v[3]));
   } else {
     *(device ushort4*)((device ushort*)data + at) =
         ushort4(float_to_bf16(v[0]), float_to_bf16(v[1]), float_to_bf16(v[2]), float_to_bf16(v[3]));
   }
+}
+
+inline void store4(device char* data, constant Matrix& m, int64_t row, int col, int cols,
+                   const thread float (&v)[4]) {
+  store4_at(data, m.dtype, m.vectors != 0, m.first + row * m.ld + col, cols - col, v);
 }
 
 // The same sum in every lane, in a fixed order. (simd_sum does not say which one it takes.)

@@ -105,7 +105,7 @@ def run_tests(name: str, sources: list[str], define: str = "") -> None:
     """Build a program of C++ tests and run it.
 
     ``SIMT_KIND=address`` or ``thread`` builds with sanitizers; ``SIMT_SCHEDULE`` picks the order in
-    which threads run (tests/simt/block.h): by default the one that shows most races as wrong results.
+    which threads run (tests/simt/block.h): by default what shows most races as wrong results.
     """
     kind = os.environ.get("SIMT_KIND", "plain")
     lock = ROOT / "build" / f"simt-{kind}.lock"

@@ -117,6 +117,10 @@ namespace metal {
 
 using ::trine::simt::Site;
 
+template <class T>
+T clamp(T x, T low, T high) {
+  return x < low ? low : x > high ? high : x;
+}
 using std::max;
 using std::min;
 
