@@ -21,13 +21,12 @@
 //     exactly.
 #pragma once
 
-#ifndef __METAL_VERSION__
-#include <cstdint>
-#endif
-
 #ifdef __METAL_VERSION__
+#include <metal_stdlib>
+using namespace metal;
 #define TRINE_CONST static constant constexpr
 #else
+#include <cstdint>
 #define TRINE_CONST static constexpr
 #endif
 

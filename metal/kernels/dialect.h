@@ -15,7 +15,10 @@
 #include <metal_simdgroup_matrix>
 #include <metal_stdlib>
 
+// The checks without Metal's compiler (tests/metal/msl) have other words for these two.
+#ifndef TRINE_SHARED
 #define TRINE_SHARED(T, name, N) threadgroup T name[N]
+#endif
 #ifndef TRINE_HOST_NAME
 #define TRINE_HOST_NAME(name) [[host_name(#name)]]
 #endif
