@@ -109,9 +109,7 @@ BUGS = {
         "linear",
         "if (col0 + col < args.n && ",
         "if (",
-        {
-            "address": r"(?s)heap-buffer-overflow.*READ of size.*linear\.metal:\d+.*in \S+: block"
-        },
+        {"address": r"(?s)heap-buffer-overflow.*READ of size.*linear\.metal:\d+.*in \S+: block"},
     ),
     "threadgroup_write": Bug(
         "pool",
