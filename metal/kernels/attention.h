@@ -36,15 +36,17 @@ struct Pages {
 };
 static_assert(sizeof(Pages) == 40, "the same on both sides");
 
-// y = softmax(scale * q k^T + bias[head][j - i + span - 1]) v over the keys of the query's sequence
-// (j <= i when causal). q, k and v are of the type in the kernel's name, y of any.
+// y = softmax(scale * q k^T + bias[head][j - i + span - 1]) v over the keys of the query's
+// sequence (j <= i when causal). q, k and v are of the type in the kernel's name, y of any.
 // past[b] < 0: sequence b has no cache, and its keys are rows of k and v. Else its new rows must
-// have been appended (append_kv), and all its keys are read from the pages. Kernels:
-// attention_{f32,f16,bf16}_d{64,128,256}_{few,many}: the size of heads is rounded up to the next
-// one; `few` has 8 rows a threadgroup, `many` 32 (16 with d256), with the same bits. Buffers: 0 q,
-// 1 k, 2 v, 3 y, 4 offsets [sequences + 1] (int32), 5 bias [heads][2 * span - 1] (float, or
-// absent), 6 pages, 7 table, 8 past [sequences] (int32), 9 partial (float: attention_workspace
-// bytes, or absent), 10 these.
+// have been appended (append_kv), and all its keys are read from the pages.
+//
+// Kernels: attention_{f32,f16,bf16}_d{64,128,256}_{few,many}: the size of heads is rounded up to
+// the next one; `few` has 8 rows a threadgroup, `many` 32 (16 with d256), with the same bits.
+//
+// Buffers: 0 q, 1 k, 2 v, 3 y, 4 offsets [sequences + 1] (int32), 5 bias [heads][2 * span - 1]
+// (float, or absent), 6 pages, 7 table, 8 past [sequences] (int32), 9 partial (float:
+// attention_workspace bytes, or absent), 10 these.
 struct AttentionArgs {
   Matrix q, k, v, y;
   Pages pages;
@@ -63,15 +65,19 @@ struct AttentionArgs {
 };
 static_assert(sizeof(AttentionArgs) == 4 * 24 + 40 + 8 + 12 * 4, "the same on both sides");
 
-// Joins the chunks of a split attention. Kernel: attention_join. Takes the AttentionArgs and
-// buffers of the launch before it; y is written.
+// Joins the chunks of a split attention.
+//
+// Kernel: attention_join. Takes the AttentionArgs and buffers of the launch before it; y is
+// written.
 
 // DeBERTa's: scores are scale * (q_i . k_j + q_i . position_keys[p] + k_j . position_queries[p])
 // with p = position_at[j - i], from one distance to the next the same or one less. No mask, no
-// cache, no bias. Tables: [rows][heads * head_dim], of the operands' type. Kernels:
-// attention_disentangled_{f32,f16,bf16}_d{64,128,256} Buffers: 0 q, 1 k, 2 v, 3 y, 4 offsets, 5
-// position_keys (or absent), 6 position_queries (or absent), 7 position_at [2 * reach + 1] (int32,
-// of distances -reach .. reach), 8 these.
+// cache, no bias. Tables: [rows][heads * head_dim], of the operands' type.
+//
+// Kernels: attention_disentangled_{f32,f16,bf16}_d{64,128,256}
+//
+// Buffers: 0 q, 1 k, 2 v, 3 y, 4 offsets, 5 position_keys (or absent), 6 position_queries (or
+// absent), 7 position_at [2 * reach + 1] (int32, of distances -reach .. reach), 8 these.
 struct DisentangledArgs {
   Matrix q, k, v, y, position_keys, position_queries;
   int32_t sequences, heads, kv_heads, head_dim;
@@ -84,7 +90,10 @@ struct DisentangledArgs {
 static_assert(sizeof(DisentangledArgs) == 6 * 24 + 10 * 4, "the same on both sides");
 
 // New rows of k and v into the pages of the sequences that have a cache. k and v are of any type,
-// pages of the one in the kernel's name. Kernels: append_kv_{f32,f16,bf16}
+// pages of the one in the kernel's name.
+//
+// Kernels: append_kv_{f32,f16,bf16}
+//
 // Buffers: 0 k, 1 v, 2 pages, 3 offsets, 4 table, 5 past, 6 these.
 struct AppendKvArgs {
   Matrix k, v;

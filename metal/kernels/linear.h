@@ -7,10 +7,14 @@ namespace trine {
 namespace metal {
 
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
-// x, residual and y are of any type, w of the one in the kernel's name. Sums, bias and activation
-// are float. The bits of a row depend on that row, w, bias and residual: not on m, nor on the
-// kernel. Kernels: linear_{f32,f16,bf16}_{8x16,32x32,64x64}, rows x columns of a threadgroup's
-// tile. Buffers: 0 x, 1 w, 2 bias (float, or absent), 3 residual (or absent), 4 y, which may be the
+//
+// x, residual and y are of any type, w of the one in the kernel's name. Beside weights in bfloat16,
+// x is rounded to bfloat16, as on the CPU. Sums, bias and activation are float. The bits of a row
+// depend on that row, w, bias and residual: not on m, nor on the kernel.
+//
+// Kernels: linear_{f32,f16,bf16}_{8x16,32x32,64x64}, rows x columns of a threadgroup's tile.
+//
+// Buffers: 0 x, 1 w, 2 bias (float, or absent), 3 residual (or absent), 4 y, which may be the
 // residual; 5 these.
 struct LinearArgs {
   Matrix x, residual, y;
