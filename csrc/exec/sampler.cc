@@ -41,9 +41,10 @@ bool find_largest(std::span<const float> x, float& largest) {
   return std::count(odd, odd + kLanes, 0) == kLanes;
 }
 
-// 2^((x - largest) / temperature / log(2)): 7 terms of 2^f, |f| <= 1/2, are good to a float's last
-// bit. 0 below the normal numbers.
-void weigh(std::span<const float> x, float largest, float temperature, std::vector<float>& to) {
+// 2^((x - largest) * scale) of kLanes numbers: 7 terms of 2^f, |f| <= 1/2, are good to a float's
+// last bit. 0 below the normal numbers. A loop for each operation, which is what gcc 12 makes
+// vectors of where it doesn't of one loop with a condition in it.
+void powers(const float* x, float largest, float scale, float* to) {
   constexpr float kTerms[] = {1.54035303e-4f,
                               1.33335581e-3f,
                               9.61812911e-3f,
@@ -52,19 +53,34 @@ void weigh(std::span<const float> x, float largest, float temperature, std::vect
                               6.93147181e-1f,
                               1.0f};
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: what is added to it is rounded
+  float z[kLanes], f[kLanes], p[kLanes];
+  int32_t whole[kLanes], mask[kLanes];
+  for (size_t l = 0; l < kLanes; ++l) z[l] = (x[l] - largest) * scale;
+  for (size_t l = 0; l < kLanes; ++l) z[l] = z[l] > -126.0f ? z[l] : -126.0f;
+  for (size_t l = 0; l < kLanes; ++l) mask[l] = z[l] > -126.0f ? -1 : 0;
+  for (size_t l = 0; l < kLanes; ++l) f[l] = (z[l] + kRound) - kRound;
+  for (size_t l = 0; l < kLanes; ++l) whole[l] = static_cast<int32_t>(f[l]);
+  for (size_t l = 0; l < kLanes; ++l) f[l] = z[l] - f[l];
+  std::fill_n(p, kLanes, 1.52527e-5f);
+  for (const float term : kTerms) {
+    for (size_t l = 0; l < kLanes; ++l) p[l] = p[l] * f[l] + term;
+  }
+  for (size_t l = 0; l < kLanes; ++l) {
+    const float power = std::bit_cast<float>((whole[l] + 127) << 23);
+    to[l] = std::bit_cast<float>(std::bit_cast<int32_t>(p[l] * power) & mask[l]);
+  }
+}
+
+// exp((x - largest) / temperature)
+void weigh(std::span<const float> x, float largest, float temperature, std::vector<float>& to) {
   const float scale = std::min(1.44269504f / temperature, 1e30f);
   to.resize(x.size());
-  for (size_t i = 0; i < x.size(); ++i) {
-    const float exact = (x[i] - largest) * scale;
-    const float z = exact > -126.0f ? exact : -126.0f;
-    const float whole = (z + kRound) - kRound, f = z - whole;
-    float p = 1.52527e-5f;
-    for (const float term : kTerms) p = p * f + term;
-    const float power = std::bit_cast<float>((static_cast<int32_t>(whole) + 127) << 23);
-    // A mask, since a product that depends on a condition keeps gcc from making vectors.
-    const int32_t mask = exact > -126.0f ? -1 : 0;
-    to[i] = std::bit_cast<float>(std::bit_cast<int32_t>(p * power) & mask);
-  }
+  size_t i = 0;
+  for (; i + kLanes <= x.size(); i += kLanes) powers(&x[i], largest, scale, &to[i]);
+  float rest[kLanes] = {};
+  std::copy(x.begin() + static_cast<std::ptrdiff_t>(i), x.end(), rest);
+  powers(rest, largest, scale, rest);
+  std::copy_n(rest, x.size() - i, to.begin() + static_cast<std::ptrdiff_t>(i));
 }
 
 // Sums of kBlock weights each; returns the sum of all.
@@ -227,22 +243,40 @@ void Sampler::keep_top_k(size_t k) {
   std::erase_if(candidates_, [least = *kth](const Candidate& c) { return c.logit < least; });
 }
 
-// The most likely ones, until those before have top_p. Few are, so they are sorted piece by piece.
+// A key that grows as x falls; all zeros have one, as they are equal.
+uint32_t falling(float x) {
+  const auto bits = std::bit_cast<uint32_t>(x + 0.0f);
+  return bits >> 31 != 0 ? bits : ~bits & 0x7fffffffu;
+}
+
+// Largest logit first, of equal ones the lowest id, which is the order they come in. Four passes by
+// a byte of the key, over whatever number of candidates: with flat logits that is all of a
+// vocabulary.
+void Sampler::sort_candidates() {
+  constexpr int kBytes = 4;
+  uint32_t counts[kBytes][256] = {};
+  for (const Candidate& c : candidates_) {
+    const uint32_t key = falling(c.logit);
+    for (int byte = 0; byte < kBytes; ++byte) ++counts[byte][key >> 8 * byte & 255];
+  }
+  sorted_.resize(candidates_.size());
+  for (int byte = 0; byte < kBytes; ++byte) {
+    uint32_t* const places = counts[byte];
+    if (*std::max_element(places, places + 256) == candidates_.size()) continue;  // all the same
+    std::exclusive_scan(places, places + 256, places, uint32_t{0});
+    for (const Candidate& c : candidates_)
+      sorted_[places[falling(c.logit) >> 8 * byte & 255]++] = c;
+    candidates_.swap(sorted_);
+  }
+}
+
+// The most likely ones, until those before have top_p.
 void Sampler::keep_top_p(double total) {
-  const auto before = [](const Candidate& a, const Candidate& b) {
-    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-  };
+  sort_candidates();
   const double wanted = double{options_.top_p} * total;
   double above = 0;
-  size_t kept = 0, sorted = 0;
-  for (size_t piece = 64; kept < candidates_.size() && above < wanted; piece *= 4) {
-    const size_t end = std::min(candidates_.size(), sorted + piece);
-    std::partial_sort(candidates_.begin() + static_cast<std::ptrdiff_t>(sorted),
-                      candidates_.begin() + static_cast<std::ptrdiff_t>(end), candidates_.end(),
-                      before);
-    sorted = end;
-    while (kept < sorted && above < wanted) above += candidates_[kept++].weight;
-  }
+  size_t kept = 0;
+  while (kept < candidates_.size() && above < wanted) above += candidates_[kept++].weight;
   candidates_.resize(kept);
 }
 

@@ -58,6 +58,7 @@ class Sampler {
   int32_t draw(std::span<const float> logits, float largest, int64_t n);
   int32_t find(double left) const;
   void keep_top_k(size_t k);
+  void sort_candidates();
   void keep_top_p(double total);
 
   Sampling options_;
@@ -65,7 +66,7 @@ class Sampler {
   // Of the draw under way: exp of each logit over the largest, sums and largest of blocks of them.
   std::vector<float> weights_, tops_;
   std::vector<double> sums_;
-  std::vector<Candidate> candidates_;
+  std::vector<Candidate> candidates_, sorted_;
 };
 
 }  // namespace trine

@@ -113,6 +113,43 @@ TEST(sampler_draws_as_plain_loops_do) {
   CHECK(other <= 4);
 }
 
+// With a temperature of log2(e) and whole logits all weights are powers of two and all sums exact,
+// so that nothing but the order decides.
+TEST(sampler_sorts_as_a_stable_sort_does) {
+  Random random(10);
+  uint64_t seed = 0;
+  for (const size_t size : {2, 3, 255, 256, 257, 5000, 128256}) {
+    for (const float depth : {0.0f, 1.0f, 12.0f}) {
+      Row row(size);
+      for (float& x : row) x = std::round(random.uniform(-depth, 0));  // 0 and -0 are equal
+      row[size / 2] = 0;
+      std::vector<size_t> order(size);
+      std::iota(order.begin(), order.end(), size_t{0});
+      std::stable_sort(order.begin(), order.end(),
+                       [&](size_t a, size_t b) { return row[a] > row[b]; });
+      const auto weight = [&](size_t id) { return std::ldexp(1.0, int(row[id])); };
+      double all = 0;
+      for (size_t id : order) all += weight(id);
+      for (const float top_p : {0.001f, 0.5f, 0.9f, 0.9999f}) {
+        double total = 0;
+        size_t kept = 0;
+        while (kept < size && total < double{top_p} * all) total += weight(order[kept++]);
+        for (int64_t n = 0; n < 6; ++n) {
+          double left = uniform(++seed, uint64_t(n)) * total;
+          size_t at = 0;
+          while ((left -= weight(order[at])) >= 0) ++at;
+          Row copy = row;
+          Sample out;
+          CHECK(Sampler({.temperature = 1.44269504f, .top_p = top_p, .seed = seed})
+                    .pick(copy, n, out));
+          CHECK_EQ(size_t(out.token), order[at]);
+          CHECK(at < kept);
+        }
+      }
+    }
+  }
+}
+
 TEST(sampler_never_draws_what_cannot_be) {
   Row row(200, -INFINITY);
   row[150] = -5;
