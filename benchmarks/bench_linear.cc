@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench_linear [threads] [isa, dtype or NxK]...: linear over the shapes of MPNet and DeBERTa (768
 // wide), their large forms (1024) and a small Llama (2048), on the instruction sets named or all
-// there are, in the dtypes (float32, bfloat16) named or both.
+// there are, in the dtypes (float32, bfloat16, int8) named or all.
 // Weights are cycled over 256 MiB, as the layers of a model are: they come from memory, not from a
 // cache. Prints median and 95th percentile and the median's share of the roofline: the longer of
 // flop / peak and bytes of weights / read bandwidth.
@@ -68,42 +68,55 @@ Timing time(const Body& body) {
   return {seconds[seconds.size() / 2], seconds[seconds.size() * 95 / 100]};
 }
 
-const char* name(DType dtype) { return dtype == DType::kBF16 ? "bfloat16" : "float32"; }
+// Bytes of packed weights, filled up to whole floats.
+int64_t packed_bytes(DType dtype, int64_t n, int64_t k) {
+  if (dtype == DType::kI8) return cpu::packed_int8(n, k);
+  return dtype == DType::kBF16 ? cpu::packed_bf16(n, k) * 2 : cpu::packed_floats(n, k) * 4;
+}
+
+const cpu::LinearKernel& kernel_of(const KernelTable& table, DType dtype) {
+  if (dtype == DType::kI8) return table.linear_int8;
+  return dtype == DType::kBF16 ? table.linear_bf16 : table.linear;
+}
 
 void bench(const KernelTable& table, DType dtype, Machine& machine, double peak, int64_t n,
            int64_t k) {
   constexpr int64_t kMaxRows = 4096;
   constexpr int64_t kWeightBytes = int64_t{256} << 20;
-  const bool bf16 = dtype == DType::kBF16;
   // Of weights, in floats: any pattern will do, and these are numbers as bf16, too.
-  const int64_t floats = bf16 ? cpu::packed_bf16(n, k) / 2 : cpu::packed_floats(n, k);
+  const int64_t floats = packed_bytes(dtype, n, k) / 4;
   const int64_t layers = std::max<int64_t>(1, kWeightBytes / (floats * 4));
   const Floats weights = noise(floats * layers), x = noise(kMaxRows * k), bias = noise(n);
-  if (bf16) {
+  if (dtype != DType::kF32) {
     auto* const halves = reinterpret_cast<uint16_t*>(weights.get());
     for (int64_t i = 0; i < 2 * floats * layers; ++i)
       halves[i] = f32_to_bf16(float(uint32_t(i) * 2654435761u >> 8) * 0x1p-23f - 1.0f);
   }
   const Floats y = noise(kMaxRows * n);
-  const cpu::LinearKernel& kernel = bf16 ? table.linear_bf16 : table.linear;
+  const cpu::LinearKernel& kernel = kernel_of(table, dtype);
   const size_t stride = (kernel.scratch_bytes(k) + 63) / 64 * 64;
   const Floats scratch = noise(static_cast<int64_t>(stride / 4) * machine.pool.size());
+  const bool quantises = kernel.quantise != nullptr;
+  const Floats rows = noise(quantises ? cpu::quantised_floats(kernel, kMaxRows, k) : 1);
   const cpu::Workers workers = {&table, &machine.pool, reinterpret_cast<std::byte*>(scratch.get()),
-                                stride};
+                                stride, rows.get()};
+  const auto run = dtype == DType::kI8     ? cpu::linear_int8
+                   : dtype == DType::kBF16 ? cpu::linear_bf16
+                                           : cpu::linear;
   int64_t layer = 0;
   for (const int64_t m : {1, 4, 8, 16, 32, 64, 128, 512, 4096}) {
     const Timing t = time([&] {
       const float* w = weights.get() + layer++ % layers * floats;
       const LinearArgs args = {x.get(), k, w, bias.get(), nullptr, 0,
                                y.get(), n, m, n,          k,       Activation::kNone};
-      bf16 ? cpu::linear_bf16(args, workers) : cpu::linear(args, workers);
+      run(args, workers);
     });
-    const double gflop = 2e-9 * double(m * n * k), gb = 1e-9 * double(n * k) * (bf16 ? 2 : 4);
+    const double gflop = 2e-9 * double(m * n * k), gb = 1e-9 * double(packed_bytes(dtype, n, k));
     const double limit = std::max(gflop / peak, gb / machine.gbs);
     std::printf(
         "%-11s %-8s %4d x %5d x %5d %9.1f us  p95 %9.1f us %8.1f GFLOP/s %6.1f GB/s "
         "%6.1f %%\n",
-        table.name, name(dtype), int(m), int(n), int(k), t.median * 1e6, t.p95 * 1e6,
+        table.name, model_name(dtype).data(), int(m), int(n), int(k), t.median * 1e6, t.p95 * 1e6,
         gflop / t.median, gb / t.median, 100.0 * limit / t.median);
   }
 }
@@ -147,12 +160,12 @@ int main(int argc, char** argv) {
   for (const auto& shape : kShapes) shapes.push_back(shown(shape));
   for (const std::string& isa_name : isas) {
     if (!wanted(isa_name, isas, argc, argv)) continue;
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      if (!wanted(name(dtype), {"float32", "bfloat16"}, argc, argv)) continue;
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kI8}) {
+      if (!wanted(model_name(dtype), {"float32", "bfloat16", "int8"}, argc, argv)) continue;
       const KernelTable* table = find_table(isa_name);
       const double peak = cpu::peak_gflops(table->isa, threads, dtype);
-      std::printf("%s, %s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name, name(dtype),
-                  threads, peak, machine.gbs);
+      std::printf("%s, %s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name,
+                  model_name(dtype).data(), threads, peak, machine.gbs);
       for (const auto& shape : kShapes) {
         if (wanted(shown(shape), shapes, argc, argv))
           bench(*table, dtype, machine, peak, shape[0], shape[1]);

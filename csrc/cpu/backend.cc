@@ -56,7 +56,19 @@ constexpr PanelForm kPanelsBF16 = {
     },
     &cpu::KernelTable::linear_bf16};
 
+constexpr PanelForm kPanelsInt8 = {
+    "panels_int8", DType::kI8,
+    [](int64_t k) {
+      return std::vector<int64_t>{cpu::packed_int8(1, k) / cpu::kPanel / 4, cpu::kPanel, 4};
+    },
+    [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
+       cpu::ThreadPool& pool) noexcept {
+      cpu::pack_linear_int8(w, dtype, n, k, reinterpret_cast<int8_t*>(packed), pool);
+    },
+    &cpu::KernelTable::linear_int8};
+
 const PanelForm& panel_form(DType dtype) noexcept {
+  if (dtype == DType::kI8) return kPanelsInt8;
   return dtype == DType::kBF16 ? kPanelsBF16 : kPanelsF32;
 }
 
@@ -66,6 +78,9 @@ struct Kernels {
   }
   static void linear_bf16(const LinearArgs& a, const RunContext& c) noexcept {
     cpu::linear_bf16(a, workers(c));
+  }
+  static void linear_int8(const LinearArgs& a, const RunContext& c) noexcept {
+    cpu::linear_int8(a, workers(c));
   }
   static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
     cpu::attention(a, workers(c));
@@ -108,6 +123,9 @@ struct Kernels {
 // What the kernels need per thread; grows with every node that is lowered.
 struct ScratchNeed {
   size_t linear = 0;
+  // Of linears in int8: the kernel and the deepest.
+  const cpu::LinearKernel* quantised = nullptr;
+  int64_t quantised_depth = 0;
   int64_t head_dim = 0;
   int64_t position_columns = 0;
 };
@@ -128,22 +146,32 @@ class CpuContext : public DeviceContext {
             stride, kernel->scratch_bytes(size.max_length, need_.head_dim, need_.position_columns));
       }
     }
-    stride = (stride + 63) / 64 * 64;
-    if (stride <= workers_.scratch_stride && memory_) return;
-    const size_t bytes = stride * static_cast<size_t>(workers_.pool->size());
+    stride = std::max((stride + 63) / 64 * 64, workers_.scratch_stride);
+    size_t shared = shared_;
+    if (need_.quantised != nullptr) {
+      const int64_t rows = std::max<int64_t>(size.tokens, size.sequences);
+      shared =
+          std::max(shared, sizeof(float) * static_cast<size_t>(cpu::quantised_floats(
+                                               *need_.quantised, rows, need_.quantised_depth)));
+    }
+    if (stride == workers_.scratch_stride && shared == shared_ && memory_) return;
+    const size_t own = stride * static_cast<size_t>(workers_.pool->size());
     memory_.reset();
-    memory_ = host::alloc(bytes);
+    memory_ = host::alloc(own + shared);
     workers_.scratch = memory_.get();
     workers_.scratch_stride = stride;
+    workers_.quantised = reinterpret_cast<float*>(memory_.get() + own);
+    shared_ = shared;
   }
 
   size_t bytes() const noexcept override {
-    return workers_.scratch_stride * static_cast<size_t>(workers_.pool->size());
+    return workers_.scratch_stride * static_cast<size_t>(workers_.pool->size()) + shared_;
   }
 
  private:
   const ScratchNeed& need_;
   cpu::Workers workers_;
+  size_t shared_ = 0;  // bytes behind all threads' scratch
   std::shared_ptr<std::byte> memory_;
 };
 
@@ -151,7 +179,7 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, DType dtype)
       : table_(cpu::select_kernel_table()), pool_(threads), dtype_(dtype) {
-    constexpr DType kHas[] = {DType::kF32, DType::kBF16};
+    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8};
     host::require_dtype("cpu", dtype, kHas);
   }
 
@@ -161,6 +189,8 @@ class CpuBackend : public Backend {
 
   Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
     const auto& dims = graph[weight].shape.dims;
+    const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
+    if (is_panels(consumer, slot, dtype)) return panel_form(dtype).of(dims[0], dims[1]);
     if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
     if (consumer.op == Op::attention && slot >= 4) {
       const auto& a = consumer.as<AttentionAttrs>();
@@ -176,17 +206,16 @@ class CpuBackend : public Backend {
     }
     if (consumer.op != Op::linear || slot == 0) return {"dense", DType::kF32, dims};
     // The epilogue reads whole panels.
-    const int64_t panels = (dims[0] + cpu::kPanel - 1) / cpu::kPanel;
-    if (slot != 1) return {"bias", DType::kF32, {panels * cpu::kPanel}};
-    return panel_form(host::weight_dtype(consumer, dtype_)).of(dims[0], dims[1]);
+    return {"bias", DType::kF32, {(dims[0] + cpu::kPanel - 1) / cpu::kPanel * cpu::kPanel}};
   }
 
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
+    const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
+    if (is_panels(consumer, slot, dtype)) return pack_panels(graph, weight, dtype);
     if (consumer.op == Op::embedding) return host::in_place(graph, weight);
     if (consumer.op == Op::attention && slot >= 4)
       return pack_positions(graph, weight, consumer, form(graph, weight, consumer, slot));
     if (consumer.op != Op::linear || slot == 0) return host::as_f32(graph, weight);
-    if (slot == 1) return pack_panels(graph, weight, host::weight_dtype(consumer, dtype_));
     const Form wanted = form(graph, weight, consumer, slot);
     return host::as_f32(graph, weight, wanted.shape[0] - graph[weight].shape.dims[0]);
   }
@@ -195,8 +224,12 @@ class CpuBackend : public Backend {
              const Operand& out) override {
     if (node.op == Op::linear) {
       const cpu::LinearKernel& kernel = table_.*panel_form(in[1].dtype).kernel;
-      need_.linear =
-          std::max(need_.linear, kernel.scratch_bytes(graph[node.inputs[0]].shape.cols()));
+      const int64_t depth = graph[node.inputs[0]].shape.cols();
+      need_.linear = std::max(need_.linear, kernel.scratch_bytes(depth));
+      if (kernel.quantise != nullptr) {
+        need_.quantised = &kernel;
+        need_.quantised_depth = std::max(need_.quantised_depth, depth);
+      }
     } else if (node.op == Op::attention) {
       const auto& attrs = node.as<AttentionAttrs>();
       need_.head_dim = std::max(need_.head_dim, node.shape.cols() / attrs.heads);
@@ -212,6 +245,11 @@ class CpuBackend : public Backend {
   }
 
  private:
+  static bool is_panels(const Node& consumer, size_t slot, DType dtype) {
+    return (consumer.op == Op::linear && slot == 1) ||
+           (consumer.op == Op::embedding && dtype != DType::kF32);
+  }
+
   // Parts are whole panels (fuse merges no others), so each is packed into its own place.
   Packed pack_panels(const Graph& graph, NodeId weight, DType dtype) {
     const std::vector<host::Part> from = host::parts(graph, weight);

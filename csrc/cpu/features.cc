@@ -77,6 +77,7 @@ Features detect() noexcept {
   const Registers seven = cpuid(7, 0);
   const Registers seven_one = seven.eax >= 1 ? cpuid(7, 1) : Registers{};
   f.avx2 = ymm && bit(seven.ebx, 5) && bit(one.ecx, kFma) && bit(one.ecx, kF16c);
+  f.avx_vnni = f.avx2 && bit(seven_one.eax, 4);
   // F, DQ, BW, VL. Without AVX2 there is no AVX-512, but a virtual machine's mask may say so.
   f.avx512 = f.avx2 && zmm && bit(seven.ebx, 16) && bit(seven.ebx, 17) && bit(seven.ebx, 30) &&
              bit(seven.ebx, 31);

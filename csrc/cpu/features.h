@@ -8,6 +8,7 @@ namespace trine::cpu {
 struct Features {
   bool avx2 = false;         // with FMA and F16C, which the AVX2 kernels use as well
   bool avx512 = false;       // F, BW, DQ and VL
+  bool avx_vnni = false;     // int8 dot products on registers of AVX2
   bool avx512_vnni = false;  // int8 dot products
   bool avx512_bf16 = false;  // bf16 dot products
   // They run at the rate of FMA and do twice the work. AMD's do (Zen 4 and 5); Intel's run at half

@@ -11,17 +11,30 @@
 
 namespace trine::cpu {
 
-// kAvx512Bf16 and kAmx are kAvx512 with other kernels for bf16.
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Bf16, kAmx, kNeon };
+// kAvxVnni is kAvx2, kNeonDot kNeon, and kAvx512Vnni, kAvx512Bf16 and kAmx are kAvx512 with other
+// kernels for linears in int8, the last two in bf16, too.
+enum class Isa : uint8_t {
+  kScalar,
+  kAvx2,
+  kAvxVnni,
+  kAvx512,
+  kAvx512Vnni,
+  kAvx512Bf16,
+  kAmx,
+  kNeon,
+  kNeonDot
+};
 // All of them, the best first.
-inline constexpr Isa kIsas[] = {Isa::kAmx,  Isa::kAvx512Bf16, Isa::kAvx512,
-                                Isa::kAvx2, Isa::kNeon,       Isa::kScalar};
+inline constexpr Isa kIsas[] = {Isa::kAmx,     Isa::kAvx512Bf16, Isa::kAvx512Vnni,
+                                Isa::kAvx512,  Isa::kAvxVnni,    Isa::kAvx2,
+                                Isa::kNeonDot, Isa::kNeon,       Isa::kScalar};
 
 // Columns of a packed weight panel, for every ISA: one AVX-512 register, two AVX2 registers, four
 // NEON registers.
 inline constexpr int64_t kPanel = 16;
 // K is filled up with zeros to a multiple of this in panels of bf16: the depth of an AMX tile.
 inline constexpr int64_t kBF16Depth = 32;
+inline constexpr int64_t kInt8Depth = 64;  // likewise of int8
 
 struct LinearKernel {
   // Rows [m0, m1), columns [n0, n1) of y; n0 is a multiple of kPanel, and so is n1 unless it is N.
@@ -30,6 +43,12 @@ struct LinearKernel {
               std::byte* scratch) noexcept;
   size_t (*scratch_bytes)(int64_t k) noexcept;
   int64_t row_step = 1;  // rows are shared out in multiples of this, the height of its tiles
+
+  // Of a kernel that takes x quantised: rows [m0, m1) into `rows`, row_words(K) apart, and their
+  // scales. `run` may read rows up to the next multiple of 16.
+  void (*quantise)(const LinearArgs&, int64_t m0, int64_t m1, float* rows,
+                   float* scales) noexcept = nullptr;
+  int64_t (*row_words)(int64_t k) noexcept = nullptr;
 };
 
 struct AttentionKernel {
@@ -52,6 +71,9 @@ struct KernelTable {
 
   LinearKernel linear;       // panels [ceil(N / 16)][K][16] of float
   LinearKernel linear_bf16;  // panels [ceil(N / 16)][K / 2][16][2] of bf16, K filled up
+  // Panels of [K / 4][16][4] int8, K filled up, then a float [16], the scales, and an int32 [16],
+  // 128 times the sums of the columns' weights.
+  LinearKernel linear_int8;
 
   AttentionKernel attention;
   AttentionKernel attention_bf16;  // lines of pairs in caches and tables of positions

@@ -4,6 +4,7 @@
 
 #include "base/platform.h"
 #include "cpu/ops.h"
+#include "exec/int8.h"
 #include "weights/convert.h"
 
 #if defined(TRINE_X86)
@@ -14,6 +15,10 @@ namespace trine::cpu {
 namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
+
+// Kernels of int8 read whole tiles of AMX.
+constexpr int64_t kRowsAhead = 16;
 
 // Start of part i when `total` is split into `parts` that differ by one at most.
 int64_t part_start(int64_t total, int64_t parts, int64_t i) {
@@ -124,6 +129,32 @@ void linear_bf16(const LinearArgs& args, const Workers& workers) noexcept {
   drive(workers.table->linear_bf16, args, workers);
 }
 
+void linear_int8(const LinearArgs& args, const Workers& workers) noexcept {
+  // Rows that one thread quantises in about 2 us.
+  constexpr int64_t kPiece = 32768;
+  const LinearKernel& kernel = workers.table->linear_int8;
+  LinearArgs quantised = args;
+  quantised.ldx = kernel.row_words(args.k);
+  float* const rows = workers.quantised;
+  float* const scales = rows + round_up(args.m, kRowsAhead) * quantised.ldx;
+  const int64_t step = std::max<int64_t>(1, kPiece / args.k);
+  const int64_t pieces = ceil_div(args.m, step);
+  if (pieces < 3) {
+    kernel.quantise(args, 0, args.m, rows, scales);
+  } else {
+    workers.pool->parallel_for(pieces, [&](int64_t item, int) {
+      kernel.quantise(args, item * step, std::min(args.m, (item + 1) * step), rows, scales);
+    });
+  }
+  quantised.x = rows;
+  quantised.x_scales = scales;
+  drive(kernel, quantised, workers);
+}
+
+int64_t quantised_floats(const LinearKernel& kernel, int64_t rows, int64_t k) noexcept {
+  return round_up(rows, kRowsAhead) * (kernel.row_words(k) + 1);
+}
+
 int64_t packed_floats(int64_t n, int64_t k) noexcept { return ceil_div(n, kPanel) * kPanel * k; }
 
 int64_t packed_bf16(int64_t n, int64_t k) noexcept {
@@ -153,6 +184,49 @@ void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t
                    for (size_t i = 0; i < have; ++i) halves[i] = f32_to_bf16(floats[i]);
                    std::memcpy(words, halves, sizeof halves);
                  });
+}
+
+int64_t packed_int8(int64_t n, int64_t k) noexcept {
+  return ceil_div(n, kPanel) * kPanel * (round_up(k, kInt8Depth) + 2 * int64_t{sizeof(float)});
+}
+
+void pack_linear_int8(const void* w, DType dtype, int64_t n, int64_t k, int8_t* packed,
+                      ThreadPool& pool) noexcept {
+  const auto* const bytes = static_cast<const std::byte*>(w);
+  const int64_t depth = round_up(k, kInt8Depth), panel_bytes = packed_int8(1, k);
+  pool.parallel_for(ceil_div(n, kPanel), [&](int64_t panel, int) {
+    int8_t* const out = packed + panel * panel_bytes;
+    std::memset(out, 0, static_cast<size_t>(depth * kPanel));
+    float scales[kPanel] = {};
+    int32_t sums[kPanel] = {};
+    const int64_t rows = std::min(kPanel, n - panel * kPanel);
+    for (int64_t r = 0; r < rows; ++r) {
+      float stage[kMaxStage];
+      const auto for_each_piece = [&](auto body) {
+        for (int64_t k0 = 0; k0 < k; k0 += kMaxStage) {
+          const int64_t count = std::min(kMaxStage, k - k0);
+          const int64_t first = (panel * kPanel + r) * k + k0;
+          to_f32(dtype, bytes + bytes_of(dtype, first), stage, static_cast<size_t>(count));
+          body(k0, count);
+        }
+      };
+      float largest = 0.0f;
+      for_each_piece(
+          [&](int64_t, int64_t count) { largest = int8::largest(stage, count, largest); });
+      const int8::Scale scale = int8::scale_of(largest);
+      scales[r] = scale.scale;
+      for_each_piece([&](int64_t k0, int64_t count) {
+        for (int64_t i = 0; i < count; ++i) {
+          const int32_t q = int8::quantised(stage[i], scale.inverse);
+          sums[r] += q;
+          out[((k0 + i) / 4 * kPanel + r) * 4 + (k0 + i) % 4] = static_cast<int8_t>(q);
+        }
+      });
+      sums[r] *= 128;
+    }
+    std::memcpy(out + depth * kPanel, scales, sizeof scales);
+    std::memcpy(out + depth * kPanel + static_cast<int64_t>(sizeof scales), sums, sizeof sums);
+  });
 }
 
 }  // namespace trine::cpu

@@ -15,10 +15,16 @@ struct Workers {
   ThreadPool* pool;
   std::byte* scratch;     // one piece per thread, 64-byte aligned
   size_t scratch_stride;  // bytes from one thread's piece to the next's, a multiple of 64
+  // Of a linear in int8, for all threads: its rows quantised, and a scale for each. 64-byte
+  // aligned; quantised_floats() says how many.
+  float* quantised = nullptr;
 };
+
+int64_t quantised_floats(const LinearKernel&, int64_t rows, int64_t k) noexcept;
 
 void linear(const LinearArgs&, const Workers&) noexcept;
 void linear_bf16(const LinearArgs&, const Workers&) noexcept;
+void linear_int8(const LinearArgs&, const Workers&) noexcept;
 void attention(const AttentionArgs&, const Workers&) noexcept;
 void attention_bf16(const AttentionArgs&, const Workers&) noexcept;
 // Of a batch in which some sequence has a cache; both of them call it.
@@ -40,9 +46,13 @@ void scale(const ScaleArgs&, const Workers&) noexcept;
 // how many elements that takes. Threaded: it is most of the time to load a model.
 int64_t packed_floats(int64_t n, int64_t k) noexcept;
 int64_t packed_bf16(int64_t n, int64_t k) noexcept;
+int64_t packed_int8(int64_t n, int64_t k) noexcept;
 void pack_linear(const void* w, DType dtype, int64_t n, int64_t k, float* packed,
                  ThreadPool&) noexcept;
 void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t* packed,
+                      ThreadPool&) noexcept;
+// Each column's weights quantised as exec/int8.h has it.
+void pack_linear_int8(const void* w, DType dtype, int64_t n, int64_t k, int8_t* packed,
                       ThreadPool&) noexcept;
 
 }  // namespace trine::cpu

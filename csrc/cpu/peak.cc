@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/platform.h"
+#include "cpu/features.h"
 #include "cpu/thread_pool.h"
 
 #if defined(TRINE_X86)
@@ -92,6 +93,33 @@ TRINE_TARGET("avx512f,avx512bf16") float avx512_bf16_loop(int64_t rounds) {
   return _mm512_cvtss_f32(sums[0]);
 }
 
+// The sums of integers are the chains: `multiply` adds products to one.
+#define TRINE_INT8_LOOP(name, features, Type, set, multiply, first_lane)                    \
+  TRINE_TARGET(features) float name(int64_t rounds) {                                       \
+    volatile int factor = 0x01020304;                                                       \
+    const Type f = set(factor);                                                             \
+    Type sums[kChains];                                                                     \
+    TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = set(i);                        \
+    for (int64_t round = 0; round < rounds; ++round) {                                      \
+      TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = multiply(sums[i], f, f);     \
+    }                                                                                       \
+    TRINE_UNROLL for (int i = 1; i < kChains; ++i) sums[0] = multiply(sums[0], sums[i], f); \
+    return static_cast<float>(first_lane(sums[0]));                                         \
+  }
+
+// As the kernels do it where there is no dot product of bytes.
+#define TRINE_MADD_256(sum, x, w) _mm256_add_epi32(sum, _mm256_madd_epi16(x, w))
+#define TRINE_MADD_512(sum, x, w) _mm512_add_epi32(sum, _mm512_madd_epi16(x, w))
+#define TRINE_FIRST_256(v) _mm256_cvtsi256_si32(v)
+#define TRINE_FIRST_512(v) _mm512_cvtsi512_si32(v)
+TRINE_INT8_LOOP(avx2_int8_loop, "avx2", __m256i, _mm256_set1_epi32, TRINE_MADD_256, TRINE_FIRST_256)
+TRINE_INT8_LOOP(avx_vnni_loop, "avx2,avxvnni", __m256i, _mm256_set1_epi32, _mm256_dpbusd_avx_epi32,
+                TRINE_FIRST_256)
+TRINE_INT8_LOOP(avx512_int8_loop, "avx512f,avx512bw", __m512i, _mm512_set1_epi32, TRINE_MADD_512,
+                TRINE_FIRST_512)
+TRINE_INT8_LOOP(avx512_vnni_loop, "avx512f,avx512vnni", __m512i, _mm512_set1_epi32,
+                _mm512_dpbusd_epi32, TRINE_FIRST_512)
+
 // A multiplication of tiles is 16 x 16 x 32; four sums hide its latency.
 TRINE_TARGET("amx-tile,amx-bf16") float amx_loop(int64_t rounds) {
   TileConfigure();
@@ -105,6 +133,21 @@ TRINE_TARGET("amx-tile,amx-bf16") float amx_loop(int64_t rounds) {
   TileStore(0, sums, sizeof sums[0]);
   TileRelease();
   return sums[0][0];
+}
+
+// In int8 it is 16 x 16 x 64.
+TRINE_TARGET("amx-tile,amx-int8") float amx_int8_loop(int64_t rounds) {
+  TileConfigure();
+  for (int64_t round = 0; round < rounds; round += kTileRounds) {
+    TileMultiplyBytes(0, 4, 6);
+    TileMultiplyBytes(1, 4, 7);
+    TileMultiplyBytes(2, 5, 6);
+    TileMultiplyBytes(3, 5, 7);
+  }
+  alignas(64) int32_t sums[16][16];
+  TileStore(0, sums, sizeof sums[0]);
+  TileRelease();
+  return static_cast<float>(sums[0][0]);
 }
 #elif defined(TRINE_ARM64)
 float neon_loop(int64_t rounds) {
@@ -121,10 +164,26 @@ float neon_loop(int64_t rounds) {
 }
 #endif
 
+#if defined(TRINE_X86)
+// Of integers, where the instruction set has something for them.
+FmaTest int8_test(Isa isa) {
+  if (isa == Isa::kAmx && features().amx_int8)
+    return {amx_int8_loop, 4.0 * 16 * 16 * 64 / kChains / kTileRounds};
+  if (isa == Isa::kAvx2) return {avx2_int8_loop, 16};
+  if (isa == Isa::kAvxVnni) return {avx_vnni_loop, 32};
+  const bool has_vnni = isa != Isa::kAvx512 && features().avx512_vnni;
+  return has_vnni ? FmaTest{avx512_vnni_loop, 64} : FmaTest{avx512_int8_loop, 32};
+}
+#endif
+
 FmaTest fma_test(Isa isa, [[maybe_unused]] DType dtype) {
+#if defined(TRINE_X86)
+  if (dtype == DType::kI8 && isa != Isa::kScalar) return int8_test(isa);
+#endif
   switch (isa) {
 #if defined(TRINE_X86)
     case Isa::kAvx2:
+    case Isa::kAvxVnni:
       return {avx2_loop, 8};
     case Isa::kAvx512Bf16:
       if (dtype == DType::kBF16) return {avx512_bf16_loop, 32};
@@ -134,9 +193,11 @@ FmaTest fma_test(Isa isa, [[maybe_unused]] DType dtype) {
       if (dtype == DType::kBF16) return {amx_loop, 4.0 * 16 * 16 * 32 / kChains / kTileRounds};
       return {avx512_loop, 16};
     case Isa::kAvx512:
+    case Isa::kAvx512Vnni:
       return {avx512_loop, 16};
 #elif defined(TRINE_ARM64)
     case Isa::kNeon:
+    case Isa::kNeonDot:
       return {neon_loop, 4};
 #endif
     default:

@@ -55,10 +55,13 @@ struct KvView {
 // independent of the batch.
 // `linear_bf16` takes the same with weights in bf16, and rounds x to bf16 before it multiplies;
 // sums and all that follows stay in fp32.
+// `linear_int8` takes weights as int8 with a scale for each column of y, and each row of x times
+// its own scale rounded to int8 (exec/int8.h). Their products are summed as integers, so exactly.
 struct LinearArgs {
   const float* x;
   int64_t ldx;
-  // ref: row-major [N][K] of float or bf16; cpu: packed panels, see cpu/kernel_table.h
+  // ref: row-major [N][K] of float or bf16, of int8 as exec/int8.h has it; cpu: packed panels, see
+  // cpu/kernel_table.h
   const void* w;
   const float* bias;      // [N], or null; the cpu backend pads it with zeros to a multiple of 16
   const float* residual;  // row stride ldr, or null; may be the same memory as y
@@ -67,6 +70,8 @@ struct LinearArgs {
   int64_t ldy;
   int64_t m, n, k;
   Activation activation;
+  // cpu, int8: scales of the rows; then x is the rows as the kernel's `quantise` has made them.
+  const float* x_scales = nullptr;
 };
 
 // Columns [h * head_dim, (h + 1) * head_dim) of q, k, v and y belong to head h (k and v: head h *
@@ -203,8 +208,9 @@ struct ScaleArgs {
 };
 
 // y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the
-// checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. Ids were checked
-// against `table_rows` before the run.
+// checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. A single table
+// may be I8: a linear's weight, in the form that `linear_int8` reads. Ids were checked before the
+// run.
 struct EmbeddingArgs {
   static constexpr int kMaxTables = 3;
   const int32_t* ids[kMaxTables];

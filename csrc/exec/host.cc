@@ -10,6 +10,7 @@
 #endif
 
 #include "base/error.h"
+#include "exec/int8.h"
 #include "weights/convert.h"
 
 namespace trine::host {
@@ -17,6 +18,7 @@ namespace {
 
 constexpr size_t kLine = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr int64_t kLeastColumns = 16;  // of a linear that is worth another form than float32
 
 void add_part(const Graph& graph, const Node& node, std::vector<Part>& out) {
   Part part{};
@@ -87,10 +89,25 @@ Packed as_f32(const Graph& graph, NodeId weight, int64_t padding) {
 }
 
 DType weight_dtype(const Node& linear, DType dtype) noexcept {
-  constexpr int64_t kLeastColumns = 16;
   const bool over_tokens = linear.shape.rows == Rows::kTokens || linear.as<LinearAttrs>().pooled;
   if (!over_tokens || linear.shape.cols() < kLeastColumns) return DType::kF32;
   return is_quantised(dtype) && linear.as<LinearAttrs>().keep ? DType::kBF16 : dtype;
+}
+
+DType multiplied_dtype(const Graph& graph, NodeId weight, const Node& consumer, size_t slot,
+                       DType dtype) {
+  const auto& dims = graph[weight].shape.dims;
+  DType found = DType::kF32;
+  if (consumer.op == Op::linear && slot == 1) found = weight_dtype(consumer, dtype);
+  if (consumer.op == Op::embedding && consumer.as<EmbeddingAttrs>().tied && is_quantised(dtype) &&
+      dims[0] >= kLeastColumns)
+    found = dtype;
+  if (found == DType::kI8 && dims[1] > int8::kMostDepth)
+    throw DeviceError(cat(describe(graph, consumer), ": ", dims[1],
+                          " values a row are too many for "
+                          "int8, ",
+                          int8::kMostDepth, " at most; keep this weight"));
+  return found;
 }
 
 void require_dtype(std::string_view device, DType dtype, std::span<const DType> has) {
@@ -115,6 +132,23 @@ Packed as_bf16(const Graph& graph, NodeId weight) {
   auto* const to = reinterpret_cast<uint16_t*>(memory.get());
   for (size_t i = 0; i < count; ++i) to[i] = f32_to_bf16(floats[i]);
   return {memory, memory.get(), count * sizeof(uint16_t), DType::kBF16};
+}
+
+Packed as_int8(const Graph& graph, NodeId weight) {
+  const Packed from = as_f32(graph, weight);
+  const auto& dims = graph[weight].shape.dims;
+  const int64_t stride = int8::row_bytes(dims[1]);
+  const auto bytes = static_cast<size_t>(dims[0] * stride);
+  const std::shared_ptr<std::byte> memory = alloc(bytes);
+  for (int64_t i = 0; i < dims[0]; ++i) {
+    const float* const row = static_cast<const float*>(from.data) + i * dims[1];
+    auto* const to = reinterpret_cast<int8_t*>(memory.get()) + i * stride;
+    const int8::Scale scale = int8::scale_of(int8::largest(row, dims[1], 0.0f));
+    for (int64_t k = 0; k < dims[1]; ++k)
+      to[k] = static_cast<int8_t>(int8::quantised(row[k], scale.inverse));
+    std::memcpy(to + stride - 4, &scale.scale, sizeof scale.scale);
+  }
+  return {memory, memory.get(), bytes, DType::kI8};
 }
 
 DType table_dtype(const Graph& graph, NodeId weight) {

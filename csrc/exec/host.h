@@ -31,6 +31,11 @@ std::vector<Part> parts(const Graph&, NodeId weight);
 // the graph says is not to be quantised is bf16 instead.
 DType weight_dtype(const Node& linear, DType dtype) noexcept;
 
+// In what input `slot` of `consumer` is held: as weight_dtype says if a linear multiplies it, or
+// reads it and this is the embedding that shares it; else kF32. DeviceError where sums in int8
+// could overflow.
+DType multiplied_dtype(const Graph&, NodeId weight, const Node& consumer, size_t slot, DType dtype);
+
 // DeviceError unless the device has the dtype.
 void require_dtype(std::string_view device, DType dtype, std::span<const DType> has);
 
@@ -39,6 +44,9 @@ DType attention_dtype(DType dtype) noexcept;
 
 // The operand as dense bf16, rounded to nearest.
 Packed as_bf16(const Graph&, NodeId weight);
+
+// The operand as rows of int8, as the reference reads them (exec/int8.h).
+Packed as_int8(const Graph&, NodeId weight);
 
 // The operand as dense float32 with `padding` zeros behind it: in place when it lies so in the
 // checkpoint and no padding is asked for, else a copy.

@@ -81,6 +81,10 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     s.cost.bytes_fixed -= (32 - bits) / 8 * static_cast<double>(args.n * args.k);
     return s;
   };
+  if (args.w.dtype == DType::kI8)
+    return in_dtype(DType::kI8, 8, [](const Args& a, const RunContext& c) noexcept {
+      Kernels::linear_int8(a.in(c), c);
+    });
   if (args.w.dtype == DType::kBF16)
     return in_dtype(DType::kBF16, 16, [](const Args& a, const RunContext& c) noexcept {
       Kernels::linear_bf16(a.in(c), c);

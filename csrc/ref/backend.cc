@@ -3,6 +3,7 @@
 // specification and compared with any other backend node by node.
 #include "backend.h"
 #include "exec/host.h"
+#include "exec/int8.h"
 #include "exec/lower.h"
 #include "ref/ref.h"
 
@@ -12,6 +13,7 @@ namespace {
 struct Kernels {
   static void linear(const LinearArgs& a, const RunContext&) noexcept { ref::linear(a); }
   static void linear_bf16(const LinearArgs& a, const RunContext&) noexcept { ref::linear_bf16(a); }
+  static void linear_int8(const LinearArgs& a, const RunContext&) noexcept { ref::linear_int8(a); }
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
   static void attention_bf16(const AttentionArgs& a, const RunContext&) noexcept {
     ref::attention_bf16(a);
@@ -49,7 +51,7 @@ class NoContext : public DeviceContext {
 class RefBackend : public Backend {
  public:
   explicit RefBackend(DType dtype) : dtype_(dtype) {
-    constexpr DType kHas[] = {DType::kF32, DType::kBF16};
+    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8};
     host::require_dtype("ref", dtype, kHas);
   }
   BackendInfo properties() const override { return {"ref", "scalar", 1, dtype_}; }
@@ -57,15 +59,18 @@ class RefBackend : public Backend {
   std::shared_ptr<std::byte> alloc(size_t bytes) override { return host::alloc(bytes); }
   Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
     const auto& dims = graph[weight].shape.dims;
+    const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
+    if (dtype == DType::kI8) return {"dense_int8", dtype, {dims[0], int8::row_bytes(dims[1])}};
+    if (dtype == DType::kBF16) return {"dense_bf16", dtype, dims};
     if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
-    const bool bf16 = consumer.op == Op::linear && slot == 1 &&
-                      host::weight_dtype(consumer, dtype_) == DType::kBF16;
-    return bf16 ? Form{"dense_bf16", DType::kBF16, dims} : Form{"dense", DType::kF32, dims};
+    return {"dense", DType::kF32, dims};
   }
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
-    if (consumer.op == Op::embedding) return host::in_place(graph, weight);
-    return form(graph, weight, consumer, slot).dtype == DType::kBF16 ? host::as_bf16(graph, weight)
-                                                                     : host::as_f32(graph, weight);
+    const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
+    if (dtype == DType::kI8) return host::as_int8(graph, weight);
+    if (dtype == DType::kBF16) return host::as_bf16(graph, weight);
+    return consumer.op == Op::embedding ? host::in_place(graph, weight)
+                                        : host::as_f32(graph, weight);
   }
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {

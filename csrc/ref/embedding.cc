@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "exec/int8.h"
 #include "ref/ref.h"
 
 namespace trine::ref {
@@ -43,6 +44,17 @@ double element(const void* table, DType dtype, int64_t index) {
 }  // namespace
 
 void embedding(const EmbeddingArgs& args) noexcept {
+  if (args.dtypes[0] == DType::kI8) {
+    for (int64_t i = 0; i < args.rows; ++i) {
+      const int64_t stride = int8::row_bytes(args.cols);
+      const auto* row = static_cast<const int8_t*>(args.tables[0]) + args.ids[0][i] * stride;
+      float scale;
+      std::memcpy(&scale, row + stride - 4, sizeof scale);
+      for (int64_t j = 0; j < args.cols; ++j)
+        args.y[i * args.ldy + j] = scale * static_cast<float>(row[j]);
+    }
+    return;
+  }
   for (int64_t i = 0; i < args.rows; ++i) {
     for (int64_t j = 0; j < args.cols; ++j) {
       double sum = element(args.tables[0], args.dtypes[0], args.ids[0][i] * args.cols + j);

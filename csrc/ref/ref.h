@@ -12,6 +12,8 @@ namespace trine::ref {
 // Here `w` is row-major [n][k], as in the checkpoint.
 void linear(const LinearArgs& args) noexcept;
 void linear_bf16(const LinearArgs& args) noexcept;
+// Rows of w are int8::row_bytes(k) apart; the scale is behind the integers.
+void linear_int8(const LinearArgs& args) noexcept;
 void attention(const AttentionArgs& args);
 void attention_bf16(const AttentionArgs& args);
 // What attention_bf16 rounds and multiplies values with: exp(score - largest of the row) for each

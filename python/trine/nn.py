@@ -93,7 +93,6 @@ class Graph:
 
     def keeps(self, weight: str) -> bool:
         """Whether a linear with this weight is not to be quantised."""
-        self.linears.append(weight)
         return any(fnmatchcase(weight, pattern) for pattern in self._keep)
 
     def same(self, name: str, other: str) -> bool:
@@ -170,7 +169,9 @@ def linear(
     else:
         shift = w.weight("bias") if bias else None
     table = weight or w.weight("weight")
-    keep = x.graph.keeps(table.name or w["weight"].name)
+    name = table.name or w["weight"].name
+    x.graph.linears.append(name)
+    keep = x.graph.keeps(name)
     return x.graph.add("linear", [x, table, shift], name=w.name, activation=activation, keep=keep)
 
 

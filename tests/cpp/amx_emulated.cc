@@ -4,6 +4,7 @@
 #include "amx_emulated.h"
 
 #include "cpu/simd/vec_scalar.h"
+#include "exec/int8.h"
 #include "tiles_emulated.h"
 #include "weights/convert.h"
 
@@ -15,11 +16,14 @@ using namespace test;
 #include "cpu/kernels/math-inl.h"
 
 #include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_int8-inl.h"
+
 #include "cpu/kernels/linear_amx-inl.h"
 
 namespace {
 
 struct PairFormat {
+  static constexpr bool kQuantised = false;
   static constexpr int64_t kElements = 2;
   static int64_t lines(int64_t k) { return ceil_div(k, kBF16Depth) * (kBF16Depth / kElements); }
   static void convert(const float* x, int64_t k, int64_t lines, float* to) {
@@ -39,6 +43,7 @@ const KernelTable& table() {
     t.isa = Isa::kAmx;
     t.name = "amx, emulated";
     t.linear_bf16 = {multiply_amx<PairFormat>, amx_scratch_bytes, kAmxRows};
+    t.linear_int8 = amx_int8_kernel();
     return t;
   }();
   return all;

@@ -2,7 +2,10 @@
 // Packed weights by the plainest loops, which say what the layouts are.
 #pragma once
 
+#include <cstring>
+
 #include "cpu/ops.h"
+#include "exec/int8.h"
 #include "kernel_testing.h"
 #include "weights/convert.h"
 
@@ -27,6 +30,27 @@ inline void pack_plainly(const Matrix<float>& w, uint16_t* packed) {
           (j / cpu::kPanel * depth / 2 + i / 2) * 2 * cpu::kPanel + j % cpu::kPanel * 2 + i % 2;
       packed[at] = j < w.rows() && i < w.cols() ? f32_to_bf16(w.at(j, i)) : uint16_t{0};
     }
+  }
+}
+
+// The panels of int8, and the rows that the reference reads.
+inline void pack_plainly(const Matrix<float>& w, Matrix<int8_t>& packed, Matrix<int8_t>& rows) {
+  const int64_t k = w.cols(), lines = (k + cpu::kInt8Depth - 1) / cpu::kInt8Depth * 16;
+  std::memset(packed.data(), 0, static_cast<size_t>(packed.cols()));
+  for (int64_t j = 0; j < w.rows(); ++j) {
+    const int8::Scale scale = int8::scale_of(int8::largest(w.row(j), k, 0.0f));
+    int8_t* const panel = packed.data() + j / cpu::kPanel * (lines + 2) * 64;
+    const int64_t column = j % cpu::kPanel * 4;
+    int32_t sum = 0;
+    std::memset(rows.row(j), 0, static_cast<size_t>(rows.cols()));
+    for (int64_t i = 0; i < k; ++i) {
+      const auto q = static_cast<int8_t>(int8::quantised(w.at(j, i), scale.inverse));
+      panel[i / 4 * 64 + column + i % 4] = rows.at(j, i) = q;
+      sum += 128 * q;
+    }
+    std::memcpy(panel + lines * 64 + column, &scale.scale, 4);
+    std::memcpy(panel + (lines + 1) * 64 + column, &sum, 4);
+    std::memcpy(rows.row(j) + rows.cols() - 4, &scale.scale, 4);
   }
 }
 

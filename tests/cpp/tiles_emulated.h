@@ -67,4 +67,21 @@ inline void TileMultiply(int sums, int x, int w) {
   }
 }
 
+// TDPBUSD: unsigned bytes of x, signed ones of w, sums that wrap.
+inline void TileMultiplyBytes(int sums, int x, int w) {
+  for (int m = 0; m < 16; ++m) {
+    for (int n = 0; n < 16; ++n) {
+      auto sum = std::bit_cast<uint32_t>(tiles.tile[sums][m][n]);
+      for (int k = 0; k < 16; ++k) {
+        const auto xs = std::bit_cast<uint32_t>(tiles.tile[x][m][k]);
+        const auto ws = std::bit_cast<uint32_t>(tiles.tile[w][k][n]);
+        for (int i = 0; i < 32; i += 8)
+          sum += (xs >> i & 255u) *
+                 static_cast<uint32_t>(int32_t{static_cast<int8_t>(ws >> i & 255u)});
+      }
+      tiles.tile[sums][m][n] = std::bit_cast<float>(tiles.configured ? sum : ~sum);
+    }
+  }
+}
+
 }  // namespace trine::test

@@ -70,7 +70,7 @@ def test_best_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_dtype() -> None:
-    with pytest.raises(trine.DeviceError, match="float32 and bfloat16"):
+    with pytest.raises(trine.DeviceError, match="float32, bfloat16 and int8"):
         trine.load(HEADS / "model", dtype="int4")
 
 

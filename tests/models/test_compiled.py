@@ -20,7 +20,7 @@ from trine import _core, cli
 
 EXAMPLES = HERE / "examples"
 SEEDS = HERE.parent / "weights" / "compiled"
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16", "int8")
 FOLDERS = sorted(path.parent for path in HERE.glob("*/*/config.json"))
 INPUTS: dict[str, list[Any]] = {
     "ask": [{"question": "Who plays the harp?", "context": "Ada Lovelace plays the harp."}],
@@ -109,34 +109,41 @@ def test_a_model_without_a_tokenizer_takes_ids(tmp_path: Path) -> None:
             mapped.generate("text")
 
 
-def test_the_file_is_a_safetensors_file_that_others_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "stored", "panels"),
+    [("bfloat16", "BF16", "panels_bf16"), ("int8", "I8", "panels_int8")],
+)
+def test_the_file_is_a_safetensors_file_that_others_read(
+    dtype: str, stored: str, panels: str, tmp_path: Path
+) -> None:
     path = tmp_path / "m.trine"
-    compiled(EXAMPLES / "tag", path, "bfloat16").close()
+    compiled(EXAMPLES / "tag", path, dtype).close()
     with safe_open(path, "np") as file:
         metadata = file.metadata()
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     assert metadata["trine.format"] == "2"
     assert metadata["trine.version"] == trine.__version__
     assert metadata["trine.task"] == "tag"
-    assert metadata["trine.dtype"] == "BF16"
+    assert metadata["trine.dtype"] == stored
     assert json.loads(metadata["config.json"])["architectures"] == ["MPNetForTokenClassification"]
     assert "model" in json.loads(metadata["tokenizer.json"])
     assert {node["op"] for node in json.loads(metadata["trine.graph"])["nodes"]} >= {"linear"}
     assert str(EXAMPLES) not in str(metadata)  # nobody's folders
     forms = {name.partition("/")[0] for name in shapes if not name.startswith("padding.")}
-    assert forms == {"table", "dense", "bias", "panels", "panels_bf16"}
+    assert forms == {"table", "dense", "bias", "panels", panels}
 
 
 PROGRAM = "import sys, trine\ntrine.load(sys.argv[1], dtype=sys.argv[3]).save(sys.argv[2])\n"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 @pytest.mark.parametrize("folder", ["heads/model", "deberta/model-v2", "llama/generate-granite"])
-def test_the_instruction_set_changes_no_byte(folder: str, tmp_path: Path) -> None:
+def test_the_instruction_set_changes_no_byte(folder: str, dtype: str, tmp_path: Path) -> None:
     """Without fused multiply-add (scalar) what is folded is rounded otherwise."""
     found = {}
     for isa in [isa for isa in _core.isas() if isa != "scalar"]:
         path = tmp_path / f"{isa}.trine"
-        command = [sys.executable, "-c", PROGRAM, str(HERE / folder), str(path), "bfloat16"]
+        command = [sys.executable, "-c", PROGRAM, str(HERE / folder), str(path), dtype]
         subprocess.run(command, check=True, env=os.environ | {"TRINE_ISA": isa})
         found[isa] = path.read_bytes()
     assert len(set(found.values())) <= 1, list(found)

@@ -5,6 +5,7 @@
 
 #include "cpu/kernel_table.h"
 #include "cpu/simd/vec_avx2.h"
+#include "exec/int8.h"
 #include "exec/rotary.h"
 
 namespace trine::cpu::avx2 {

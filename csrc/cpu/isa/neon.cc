@@ -5,6 +5,7 @@
 
 #include "cpu/kernel_table.h"
 #include "cpu/simd/vec_neon.h"
+#include "exec/int8.h"
 #include "exec/rotary.h"
 
 namespace trine::cpu::neon {

@@ -7,14 +7,15 @@
 
 #include "cpu/kernels/linear-inl.h"
 #include "cpu/kernels/linear_bf16-inl.h"
+#include "cpu/kernels/linear_int8-inl.h"
 
 #include "cpu/kernels/attention_pack-inl.h"
+#include "cpu/kernels/embedding-inl.h"
 
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/add-inl.h"
 #include "cpu/kernels/attention-inl.h"
 #include "cpu/kernels/attention_cached-inl.h"
-#include "cpu/kernels/embedding-inl.h"
 #include "cpu/kernels/gated-inl.h"
 #include "cpu/kernels/l2_normalize-inl.h"
 #include "cpu/kernels/layer_norm-inl.h"
@@ -30,6 +31,7 @@ static constexpr KernelTable all_kernels(Isa isa, const char* name) {
       name,
       kLinear,
       kLinearBF16,
+      int8_kernel<WidenedInt8Format>(),
       attention_kernel<Float32Format>(),
       attention_kernel<WidenedFormat>(),
       layer_norm,

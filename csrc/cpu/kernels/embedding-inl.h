@@ -14,8 +14,24 @@ static TRINE_INLINE Vec load_element(const char* row, DType dtype, int64_t j, in
   }
 }
 
+// Rows of int8 panels: 4 bytes of each line, so four times the lines that a row of a table takes.
+static void embedding_int8(const EmbeddingArgs& args, int64_t begin, int64_t end) {
+  const int64_t lines = Int8Base::lines(args.cols);
+  const int64_t panel = (lines + 2) * kPanel * 4;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t id = args.ids[0][i], lane = id % kPanel;
+    const auto* const bytes = static_cast<const int8_t*>(args.tables[0]) + id / kPanel * panel;
+    float scale;
+    memcpy(&scale, bytes + (lines * kPanel + lane) * 4, sizeof scale);
+    float* const y = args.y + i * args.ldy;
+    for (int64_t j = 0; j < args.cols; ++j)
+      y[j] = scale * static_cast<float>(bytes[(j / 4 * kPanel + lane) * 4 + j % 4]);
+  }
+}
+
 static void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
+  if (args.dtypes[0] == DType::kI8) return embedding_int8(args, begin, end);
   for (int64_t i = begin; i < end; ++i) {
     const char* row[EmbeddingArgs::kMaxTables] = {};
     for (int32_t t = 0; t < args.count; ++t) {

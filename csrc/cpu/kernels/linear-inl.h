@@ -23,6 +23,10 @@
 // (bf16: of each pair the second element first, as the dot product instructions of x86 do it), so
 // its bits depend neither on the tile, nor on blocks, other rows or threads.
 //
+// int8: integers in the bits of floats, so that tiles, blocks and sums are the same code. x comes
+// quantised, and behind the lines of a panel there is a tail of what its sums need to become
+// floats.
+//
 // Bound: the FMA units from about 16 rows on (85 to 93 % of their rate measured); with fewer rows
 // the bandwidth that w is read with.
 
@@ -64,6 +68,7 @@ static TRINE_INLINE int64_t even_part(int64_t total, int64_t parts, int64_t i) {
 // of it as w has.
 struct Float32Format {
   static constexpr bool kConverts = false;
+  static constexpr bool kQuantised = false;
   static constexpr int kSteps = 1;
   static constexpr int64_t kElements = 1;  // of K, in a line
   static TRINE_INLINE int64_t lines(int64_t k) { return k; }
@@ -78,6 +83,13 @@ struct Float32Format {
   static constexpr int kStored = 1;
   static TRINE_INLINE void store(const Vec (&x)[kStored], float* to) { StoreU(x[0], to); }
 };
+
+// Floats of a panel, and of its tail: in int8 the columns' scales and what is to be subtracted from
+// their sums.
+template <class Format>
+static TRINE_INLINE int64_t panel_floats(int64_t k) {
+  return Format::lines(k) * kPanel + (Format::kQuantised ? 2 * kPanel : 0);
+}
 
 template <class Format>
 struct Blocks {
@@ -184,9 +196,19 @@ static TileFunction find_tile(int64_t rows, int64_t panels) {
 struct FinishArgs {
   const float* sums;
   int64_t ld, m, rows, n, cols;
+  const float* tail;  // of the first panel
+  int64_t ldw;        // from one panel to the next
 };
 
-template <Activation kActivation>
+// Integer sums as floats; `j` is the first column of the vector in the tile.
+template <class Format>
+static TRINE_INLINE Vec dequantised(const FinishArgs& t, int64_t j, Vec sums, float x_scale) {
+  const float* const tail = t.tail + j / kPanel * t.ldw + j % kPanel;
+  if constexpr (Format::kOffset != 0) sums = SubInt32(sums, LoadU(tail + kPanel));
+  return Mul(Mul(FloatOfInt32(sums), LoadU(tail)), Set(x_scale));
+}
+
+template <class Format, Activation kActivation>
 static TRINE_NOINLINE void finish_tile(const LinearArgs& args, const FinishArgs& t) {
   for (int64_t j = 0; j < t.cols; j += Vec::kLanes) {
     const int64_t lanes = at_most(t.cols - j, Vec::kLanes);
@@ -196,6 +218,7 @@ static TRINE_NOINLINE void finish_tile(const LinearArgs& args, const FinishArgs&
     if (args.bias != nullptr) bias = full ? LoadU(args.bias + n) : LoadN(args.bias + n, lanes);
     for (int64_t r = 0; r < t.rows; ++r) {
       Vec v = LoadU(t.sums + r * t.ld + j);
+      if constexpr (Format::kQuantised) v = dequantised<Format>(t, j, v, args.x_scales[t.m + r]);
       if (args.bias != nullptr) v = Add(v, bias);
       v = Activate(v, kActivation);
       if (args.residual != nullptr) {
@@ -212,24 +235,25 @@ static TRINE_NOINLINE void finish_tile(const LinearArgs& args, const FinishArgs&
   }
 }
 
+template <class Format>
 static void finish_tile(const LinearArgs& args, const FinishArgs& t) {
   switch (args.activation) {
     case Activation::kNone:
-      return finish_tile<Activation::kNone>(args, t);
+      return finish_tile<Format, Activation::kNone>(args, t);
     case Activation::kGelu:
-      return finish_tile<Activation::kGelu>(args, t);
+      return finish_tile<Format, Activation::kGelu>(args, t);
     case Activation::kGeluTanh:
-      return finish_tile<Activation::kGeluTanh>(args, t);
+      return finish_tile<Format, Activation::kGeluTanh>(args, t);
     case Activation::kRelu:
-      return finish_tile<Activation::kRelu>(args, t);
+      return finish_tile<Format, Activation::kRelu>(args, t);
     case Activation::kTanh:
-      return finish_tile<Activation::kTanh>(args, t);
+      return finish_tile<Format, Activation::kTanh>(args, t);
     case Activation::kSigmoid:
-      return finish_tile<Activation::kSigmoid>(args, t);
+      return finish_tile<Format, Activation::kSigmoid>(args, t);
     case Activation::kSilu:
-      return finish_tile<Activation::kSilu>(args, t);
+      return finish_tile<Format, Activation::kSilu>(args, t);
     case Activation::kQuickGelu:
-      return finish_tile<Activation::kQuickGelu>(args, t);
+      return finish_tile<Format, Activation::kQuickGelu>(args, t);
   }
 }
 
@@ -243,9 +267,16 @@ static void pack_rows(const LinearArgs& args, int64_t m, int64_t rows, int64_t l
                       float* packed) {
   const int64_t k0 = line * Format::kElements;
   const int64_t k = at_most(args.k - k0, lines * Format::kElements);
-  for (int64_t r = 0; r < rows; ++r) {
-    Format::convert(args.x + (m + r) * args.ldx + k0, k, lines, packed + r * kPackedStride);
+  if constexpr (!Format::kQuantised) {
+    for (int64_t r = 0; r < rows; ++r) {
+      Format::convert(args.x + (m + r) * args.ldx + k0, k, lines, packed + r * kPackedStride);
+    }
   }
+}
+
+template <class Format>
+static bool packs_rows(const LinearArgs& args, int64_t rows) {
+  return Format::kConverts || (!Format::kQuantised && rows_collide(args.ldx, rows));
 }
 
 // Scratch: partial sums, then packed rows: one block of K of kBlockRows, or all of K of kTileRows.
@@ -268,10 +299,10 @@ struct Block {
 template <class Format>
 static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) {
   constexpr int64_t kLines = Blocks<Format>::kLines;
-  const int64_t depth = Format::lines(args.k), panel = depth * kPanel;
+  const int64_t depth = Format::lines(args.k), panel = panel_floats<Format>(args.k);
   const float* const all_w = static_cast<const float*>(args.w);
   float* const packed = scratch + kSumsFloats;
-  const bool pack = Format::kConverts || rows_collide(args.ldx, b.rows);
+  const bool pack = packs_rows<Format>(args, b.rows);
   for (int64_t l0 = 0; pack && l0 < depth; l0 += kLines) {
     pack_rows<Format>(args, b.m, b.rows, l0, at_most(depth - l0, kLines),
                       packed + l0 / kLines * b.rows * kPackedStride);
@@ -286,7 +317,7 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
       const int64_t lines = at_most(depth - l0, Blocks<Format>::kFlatLines);
       const float* const xs =
           pack ? packed + l0 / kLines * b.rows * kPackedStride + l0 % kLines * Format::kSteps
-               : args.x + b.m * args.ldx + l0;
+               : args.x + b.m * args.ldx + l0 * Format::kSteps;
       const bool last = l0 + lines == depth;
       const bool fetch = !last || p + panels < b.p1;
       const float* const next = last ? w + panels * panel : w + (l0 + lines) * kPanel;
@@ -294,7 +325,8 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
             fetch ? kPanel : 0});
     }
     const int64_t n = p * kPanel, cols = panels * kPanel;
-    finish_tile(args, {scratch, cols, b.m, b.rows, n, at_most(args.n - n, cols)});
+    finish_tile<Format>(args, {scratch, cols, b.m, b.rows, n, at_most(args.n - n, cols),
+                               w + depth * kPanel, panel});
   }
 }
 
@@ -310,7 +342,7 @@ static TRINE_INLINE void prefetch_block(const float* data, int64_t ld, int64_t r
 template <class Format>
 static const float* next_slab(const LinearArgs& args, const Block& b, int64_t p, int64_t panels,
                               int64_t l0) {
-  const int64_t depth = Format::lines(args.k), panel = depth * kPanel;
+  const int64_t depth = Format::lines(args.k), panel = panel_floats<Format>(args.k);
   const float* const w = static_cast<const float*>(args.w);
   if (p + panels < b.p1) return w + (p + panels) * panel + l0 * kPanel;
   l0 += Blocks<Format>::kLines;
@@ -321,9 +353,9 @@ static const float* next_slab(const LinearArgs& args, const Block& b, int64_t p,
 template <class Format>
 static void linear_block(const LinearArgs& args, const Block& b, float* scratch) {
   constexpr int64_t kLines = Blocks<Format>::kLines;
-  const int64_t depth = Format::lines(args.k), panel = depth * kPanel;
+  const int64_t depth = Format::lines(args.k), panel = panel_floats<Format>(args.k);
   const int64_t tiles = ceil_div(b.rows, kTileRows);
-  const bool pack = Format::kConverts || rows_collide(args.ldx, b.rows);
+  const bool pack = packs_rows<Format>(args, b.rows);
   // The tiles of a column share the work of prefetching the next slab: each line in `tiles` parts.
   const int64_t share = tiles < kPanel ? ceil_div(kPanel, tiles) : 1;
   float* const packed = scratch + kSumsFloats;
@@ -332,7 +364,7 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
     const int64_t lines = at_most(depth - l0, kLines);
     const bool last = l0 + lines == depth;
     if (pack) pack_rows<Format>(args, b.m, b.rows, l0, lines, packed);
-    const float* const x = pack ? packed : args.x + b.m * args.ldx + l0;
+    const float* const x = pack ? packed : args.x + b.m * args.ldx + l0 * Format::kSteps;
     float* sums = scratch;
     int64_t panels = kTilePanels;
     for (int64_t p = b.p0; p < b.p1; p += panels) {
@@ -349,7 +381,9 @@ static void linear_block(const LinearArgs& args, const Block& b, float* scratch)
         }
         find_tile<Format>(rows, panels)({x + r * ldx, ldx, w, panel, lines, sums, l0 == 0,
                                          fetch ? next + t * share * lines : w, fetch ? share : 0});
-        if (last) finish_tile(args, {sums, cols, m, rows, n, at_most(args.n - n, cols)});
+        if (last)
+          finish_tile<Format>(
+              args, {sums, cols, m, rows, n, at_most(args.n - n, cols), w + lines * kPanel, panel});
         sums += rows * cols;
         r += rows;
       }

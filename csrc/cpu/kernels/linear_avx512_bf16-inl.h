@@ -6,6 +6,7 @@
 
 struct DotFormat {
   static constexpr bool kConverts = true;
+  static constexpr bool kQuantised = false;
   static constexpr int kSteps = 1;
   static constexpr int64_t kElements = 2;
   static TRINE_INLINE int64_t lines(int64_t k) {

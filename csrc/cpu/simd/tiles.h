@@ -48,3 +48,5 @@ static_assert(sizeof(TileConfig) == 64);
 #define TileStore(tile, to, stride) _tile_stored(tile, to, stride)
 // sums[16][16] += x[16][16 pairs] * w[16 pairs][16]
 #define TileMultiply(sums, x, w) _tile_dpbf16ps(sums, x, w)
+// Of integers: sums[16][16] += x[16][64 unsigned bytes] * w[16 quadruples of signed bytes][16]
+#define TileMultiplyBytes(sums, x, w) _tile_dpbusd(sums, x, w)

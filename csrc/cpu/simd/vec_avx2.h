@@ -128,6 +128,33 @@ static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
                                               _mm256_castps_si256(WidenHighBF16(high).v)))};
 }
 
+static TRINE_INLINE __m256i Ints(Vec a) { return _mm256_castps_si256(a.v); }
+static TRINE_INLINE Vec FromInts(__m256i a) { return {_mm256_castsi256_ps(a)}; }
+static TRINE_INLINE Vec WidenEvenInt8(Vec bytes) {
+  return FromInts(_mm256_srai_epi16(_mm256_slli_epi16(Ints(bytes), 8), 8));
+}
+static TRINE_INLINE Vec WidenOddInt8(Vec bytes) {
+  return FromInts(_mm256_srai_epi16(Ints(bytes), 8));
+}
+static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
+  return FromInts(_mm256_add_epi32(Ints(sum), _mm256_madd_epi16(Ints(a), Ints(b))));
+}
+static TRINE_INLINE Vec SubInt32(Vec a, Vec b) {
+  return FromInts(_mm256_sub_epi32(Ints(a), Ints(b)));
+}
+static TRINE_INLINE Vec FloatOfInt32(Vec a) { return {_mm256_cvtepi32_ps(Ints(a))}; }
+static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) {
+  const __m256i mask = _mm256_set1_epi32(INT32_MAX);
+  return FromInts(
+      _mm256_max_epi32(_mm256_and_si256(Ints(a), mask), _mm256_and_si256(Ints(b), mask)));
+}
+static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
+  const __m256i low = _mm256_and_si256(Ints(a), _mm256_set1_epi32(0xff));
+  const __m128i halves =
+      _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(halves, halves));
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));
   const __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));

@@ -112,6 +112,30 @@ static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
                                               _mm512_castps_si512(WidenHighBF16(high).v)))};
 }
 
+static TRINE_INLINE __m512i Ints(Vec a) { return _mm512_castps_si512(a.v); }
+static TRINE_INLINE Vec FromInts(__m512i a) { return {_mm512_castsi512_ps(a)}; }
+static TRINE_INLINE Vec WidenEvenInt8(Vec bytes) {
+  return FromInts(_mm512_srai_epi16(_mm512_slli_epi16(Ints(bytes), 8), 8));
+}
+static TRINE_INLINE Vec WidenOddInt8(Vec bytes) {
+  return FromInts(_mm512_srai_epi16(Ints(bytes), 8));
+}
+static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
+  return FromInts(_mm512_add_epi32(Ints(sum), _mm512_madd_epi16(Ints(a), Ints(b))));
+}
+static TRINE_INLINE Vec SubInt32(Vec a, Vec b) {
+  return FromInts(_mm512_sub_epi32(Ints(a), Ints(b)));
+}
+static TRINE_INLINE Vec FloatOfInt32(Vec a) { return {_mm512_cvtepi32_ps(Ints(a))}; }
+static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) {
+  const __m512i mask = _mm512_set1_epi32(INT32_MAX);
+  return FromInts(
+      _mm512_max_epi32(_mm512_and_si512(Ints(a), mask), _mm512_and_si512(Ints(b), mask)));
+}
+static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(Ints(a)));
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));

@@ -138,6 +138,32 @@ static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
                                           vreinterpretq_u32_f32(WidenHighBF16(high).v)))};
 }
 
+static TRINE_INLINE int32x4_t Ints(Vec a) { return vreinterpretq_s32_f32(a.v); }
+static TRINE_INLINE Vec FromInts(int32x4_t a) { return {vreinterpretq_f32_s32(a)}; }
+static TRINE_INLINE Vec WidenEvenInt8(Vec bytes) {
+  const int16x8_t up = vshlq_n_s16(vreinterpretq_s16_f32(bytes.v), 8);
+  return {vreinterpretq_f32_s16(vshrq_n_s16(up, 8))};
+}
+static TRINE_INLINE Vec WidenOddInt8(Vec bytes) {
+  return {vreinterpretq_f32_s16(vshrq_n_s16(vreinterpretq_s16_f32(bytes.v), 8))};
+}
+static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
+  const int16x8_t x = vreinterpretq_s16_f32(a.v), y = vreinterpretq_s16_f32(b.v);
+  const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
+  return FromInts(vaddq_s32(Ints(sum), vpaddq_s32(low, vmull_high_s16(x, y))));
+}
+static TRINE_INLINE Vec SubInt32(Vec a, Vec b) { return FromInts(vsubq_s32(Ints(a), Ints(b))); }
+static TRINE_INLINE Vec FloatOfInt32(Vec a) { return {vcvtq_f32_s32(Ints(a))}; }
+static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) {
+  const int32x4_t mask = vdupq_n_s32(INT32_MAX);
+  return FromInts(vmaxq_s32(vandq_s32(Ints(a), mask), vandq_s32(Ints(b), mask)));
+}
+static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
+  const uint16x4_t halves = vmovn_u32(vreinterpretq_u32_f32(a.v));
+  const uint8x8_t bytes = vmovn_u16(vcombine_u16(halves, halves));
+  vst1_lane_u32(reinterpret_cast<uint32_t*>(to), vreinterpret_u32_u8(bytes), 0);
+}
+
 static TRINE_INLINE float ReduceSum(Vec a) {
   const float32x2_t s2 = vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v));
   return vget_lane_f32(s2, 0) + vget_lane_f32(s2, 1);

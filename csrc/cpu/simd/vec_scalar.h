@@ -178,6 +178,47 @@ static TRINE_INLINE Vec JoinBF16(Vec low, Vec high) {
   TRINE_LANES(FromBits(BitsOf(low.v[i]) >> 16 | (BitsOf(high.v[i]) & 0xffff0000u)));
 }
 
+// Lanes that hold the bits of integers. Four int8, as packed weights do: the first and third as a
+// pair of int16, and the second and fourth.
+static TRINE_INLINE uint32_t PairOfInt16(int32_t low, int32_t high) {
+  return (static_cast<uint32_t>(low) & 0xffffu) | static_cast<uint32_t>(high) << 16;
+}
+static TRINE_INLINE int32_t Int8At(uint32_t word, int i) {
+  return static_cast<int8_t>(word >> 8 * i & 0xffu);
+}
+static TRINE_INLINE Vec WidenEvenInt8(Vec bytes) {
+  TRINE_LANES(FromBits(PairOfInt16(Int8At(BitsOf(bytes.v[i]), 0), Int8At(BitsOf(bytes.v[i]), 2))));
+}
+static TRINE_INLINE Vec WidenOddInt8(Vec bytes) {
+  TRINE_LANES(FromBits(PairOfInt16(Int8At(BitsOf(bytes.v[i]), 1), Int8At(BitsOf(bytes.v[i]), 3))));
+}
+// sum + the product of both pairs of int16, as int32.
+static TRINE_INLINE float AddProducts(float a, float b, float sum) {
+  const uint32_t x = BitsOf(a), y = BitsOf(b);
+  const int32_t low = static_cast<int16_t>(x & 0xffffu) * static_cast<int16_t>(y & 0xffffu);
+  const int32_t high = static_cast<int16_t>(x >> 16) * static_cast<int16_t>(y >> 16);
+  return FromBits(BitsOf(sum) + static_cast<uint32_t>(low) + static_cast<uint32_t>(high));
+}
+static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
+  TRINE_LANES(AddProducts(a.v[i], b.v[i], sum.v[i]));
+}
+static TRINE_INLINE Vec SubInt32(Vec a, Vec b) {
+  TRINE_LANES(FromBits(BitsOf(a.v[i]) - BitsOf(b.v[i])));
+}
+static TRINE_INLINE Vec FloatOfInt32(Vec a) {
+  TRINE_LANES(static_cast<float>(static_cast<int32_t>(BitsOf(a.v[i]))));
+}
+// The larger magnitude; NaN is larger than infinity.
+static TRINE_INLINE float MaxMagnitude(float a, float b) {
+  const uint32_t x = BitsOf(a) & 0x7fffffffu, y = BitsOf(b) & 0x7fffffffu;
+  return FromBits(x > y ? x : y);
+}
+static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) { TRINE_LANES(MaxMagnitude(a.v[i], b.v[i])); }
+// The low byte of each lane.
+static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
+  for (int i = 0; i < Vec::kLanes; ++i) to[i] = static_cast<uint8_t>(BitsOf(a.v[i]) & 0xffu);
+}
+
 #undef TRINE_LANES
 
 // Lane i with lane i + n / 2 for n = kLanes, kLanes / 2, .. 2: a fixed tree, the same on every

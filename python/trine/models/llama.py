@@ -229,7 +229,8 @@ def build(g: Graph, architecture: str, config: dict[str, Any]) -> Value:
     words, table = w["embed_tokens"], None
     if task == "generate":
         table = output_table(g, c, root["lm_head"], words)
-    tied = table is not None and table.id == words.weight("weight").id
+    # Kept from being quantised, a head has a copy of its own.
+    tied = table is not None and table.id == words.weight("weight").id and not g.keeps(table.name)
     x = decoder(g, w, c, turns, cached=task == "generate", tied=tied)
     head(Body(g, x, root, w, c, config, table))
     return x

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// What int8 means: a row of numbers, a token's values or the weights of one column of y, is a scale
+// and integers from -127 to 127. Whoever quantises follows these lines to the bit, so that all
+// instruction sets and the reference multiply the same integers.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+
+namespace trine::int8 {
+
+// Integers are multiplied by these and summed in int32.
+inline constexpr float kMost = 127.0f;
+inline constexpr int64_t kMostDepth = 1 << 17;  // kMost^2 * kMostDepth < 2^31
+
+struct Scale {
+  float scale;    // of the integers: value = scale * integer
+  float inverse;  // the integer is the value times this, rounded to nearest, ties to even
+};
+
+// Of a row whose largest magnitude is `largest`. A row that holds NaN or infinity is NaN in all
+// that is computed from it, and what is too small for 1 / scale to be a number counts as zero.
+inline Scale scale_of(float largest) noexcept {
+  constexpr float kLeast = 0x1p-100f;
+  if (!(largest <= std::numeric_limits<float>::max()))
+    return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+  if (largest < kLeast) return {0.0f, 0.0f};
+  return {largest / kMost, kMost / largest};
+}
+
+// Added to a float of magnitude below 2^22 it leaves the rounded integer in the low bits.
+inline constexpr float kRounder = 0x1.8p23f;
+
+// The rounded integer. Of NaN and infinity, where the inverse is 0, it is 0.
+inline int32_t quantised(float value, float inverse) noexcept {
+  const float sum = value * inverse + kRounder;
+  return sum == sum ? static_cast<int32_t>(sum - kRounder) : 0;
+}
+
+// The larger of `so_far` and all magnitudes; NaN if there is one.
+inline float largest(const float* values, int64_t count, float so_far) noexcept {
+  for (int64_t i = 0; i < count; ++i) {
+    const float magnitude = std::fabs(values[i]);
+    if (!(magnitude <= so_far) && so_far == so_far) so_far = magnitude;
+  }
+  return so_far;
+}
+
+// The reference's rows: K integers, filled up to a multiple of 4 bytes, and the scale behind them.
+constexpr int64_t row_bytes(int64_t k) noexcept { return (k + 3) / 4 * 4 + 4; }
+
+}  // namespace trine::int8
