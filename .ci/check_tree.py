@@ -44,7 +44,7 @@ def main() -> None:
         page.write_text(ops_page())
     if not page.exists() or page.read_text() != ops_page():
         problems.append("docs/ops.md is not what ops.def says: python .ci/check_tree.py --write")
-    sources = tracked("*.cc", "*.h", "*.cu", "*.cuh", "*.def", "*.py", "*.pyi")
+    sources = tracked("*.cc", "*.h", "*.cu", "*.cuh", "*.metal", "*.def", "*.py", "*.pyi")
     for path in sources:
         text = path.read_text()
         name = path.relative_to(ROOT)
