@@ -2,7 +2,11 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#if !defined(__cpp_lib_to_chars)
+// libc++ has it since version 20, and does not say so; on macOS it lies in the system's library.
+#if defined(__cpp_lib_to_chars) || \
+    (defined(_LIBCPP_VERSION) && _LIBCPP_VERSION >= 200000 && !defined(__APPLE__))
+#define TRINE_FROM_CHARS 1
+#else
 #include <locale.h>
 #include <stdlib.h>
 #if defined(__APPLE__)
@@ -21,7 +25,7 @@ namespace {
 // Not finite when no double is near enough. Old libc++ has no from_chars for double, and strtod
 // alone heeds the locale that some other part of the process has set.
 double parse_double(std::string_view text) {
-#if defined(__cpp_lib_to_chars)
+#if defined(TRINE_FROM_CHARS)
   double value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   return result.ec == std::errc() ? value : HUGE_VAL;

@@ -2,8 +2,8 @@
 """Low-latency transformer inference: encoders and small decoders from one small wheel.
 
 >>> import trine
->>> model = trine.load("demo")  # doctest: +SKIP
->>> model.encode(["A first sentence.", "Another one."]).shape  # doctest: +SKIP
+>>> with trine.load("demo") as model:
+...     model.encode(["A first sentence.", "Another one."]).shape
 (2, 768)
 
 Everything is imported at first use, so that ``import trine`` costs next to nothing.
@@ -51,6 +51,12 @@ def cmake_prefix() -> str:
     """Return the folder for ``CMAKE_PREFIX_PATH``, where ``find_package(trine)`` finds the C++ API.
 
     The same library runs compiled files from C++ without Python: docs/cpp.md.
+
+    Examples
+    --------
+    >>> import trine
+    >>> trine.cmake_prefix().endswith("cpp")
+    True
     """
     from pathlib import Path
 
@@ -78,15 +84,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Import what a public name stands for, once."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'trine' has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # a type checker knows the names above, and no others
 
-    value: object = getattr(import_module(f"trine.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        """Import what a public name stands for, once."""
+        if name not in _HOME:
+            raise AttributeError(f"module 'trine' has no attribute {name!r}")
+        from importlib import import_module
+
+        value: object = getattr(import_module(f"trine.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

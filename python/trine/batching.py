@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trine._core import InputError
+from trine.arguments import check_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +41,14 @@ class Tokens:
         For each sequence, how many tokens of its text were cut away to fit the model.
     token_types : ndarray of int32, shape [tokens], or None
         Segment ids, for models that have them.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("demo") as model:
+    ...     tokens = model.tokenize(["Hello.", "Hello, world."])
+    >>> tokens.offsets
+    array([ 0,  4, 10], dtype=int32)
     """
 
     ids: Int32
@@ -165,8 +174,7 @@ def plan(
     ndarray of intp
         Row numbers of one run. Every row comes once.
     """
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}, expected at least 1")
+    check_count("batch_size", batch_size)
     order = np.argsort(-lengths, kind="stable")
     start = total = 0
     for end, row in enumerate(order):

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from trine._core import InputError
 from trine.detokenizer import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -120,6 +120,14 @@ class Options:
         if not all(isinstance(string, str) and string for string in stop):
             raise InputError(f"stop is {self.stop!r}, expected texts that aren't empty")
         object.__setattr__(self, "stop", tuple(stop))
+
+
+def read_options(given: Mapping[str, Any]) -> Options:
+    """Return keywords of `Generator.generate` as options."""
+    known = [option.name for option in fields(Options)]
+    if unknown := [name for name in given if name not in known]:
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}; there are {', '.join(known)}")
+    return Options(**given)
 
 
 def _check_int(name: str, value: object, least: int) -> None:

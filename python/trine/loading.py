@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from trine import devices, sources
+from trine import arguments, devices, sources
 from trine._core import InputError, ModelError
 
 if TYPE_CHECKING:
@@ -121,12 +121,12 @@ def load(
     Examples
     --------
     >>> import trine
-    >>> model = trine.load("demo")  # doctest: +SKIP
-    >>> model.encode("A sentence.").shape  # doctest: +SKIP
+    >>> model = trine.load("demo")
+    >>> model.encode("A sentence.").shape
     (768,)
+    >>> model.close()
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, expected at least 1")
+    arguments.check_load(source, threads, device=device, dtype=dtype)
     wanted = None if task is None else _ALIASES.get(task, task)
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
@@ -224,9 +224,9 @@ def build(found: Source, *, source: str, task: str | None, how: How) -> Task:
             device=how.place.device, dtype=how.dtype, threads=how.threads, plugin=how.place.plugin
         )
     except ModelError as error:  # about config.json, it doesn't know where that lies
-        if root in str(error):
-            raise
-        raise ModelError(f"{root}: {error}") from error
+        named = error if root in str(error) else ModelError(f"{root}: {error}")
+        known = models.ARCHITECTURES
+        raise arguments.explain_task(named, checkpoint.config, task, known) from error
     task_class = _class_of(checkpoint.task)
     core.prepare(task_class.needs)
     described = replace(

@@ -123,7 +123,10 @@ def similarity_pairwise(a: ArrayLike, b: ArrayLike, kind: str) -> Float32:
 
 
 def _matrices(a: ArrayLike, b: ArrayLike, kind: str) -> tuple[Float32, Float32]:
-    left, right = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
+    try:
+        left, right = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"embeddings: {error}; texts go through encode first") from error
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise InputError(f"embeddings have shapes {left.shape} and {right.shape}")
     return (normalize(left), normalize(right)) if kind == "cosine" else (left, right)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -300,3 +302,22 @@ def test_cases() -> None:
     for wrong in ("", "1x", "x1", "0x5", "1x-1", "ax3"):
         with pytest.raises(InputError):
             parse_cases(wrong)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_example_of_help_is_a_command(command: Any) -> None:
+    for line in command.example.splitlines():
+        words = shlex.split(line)
+        assert words[0] == "trine"
+        options = make_parser().parse_args(words[1:])
+        assert options.command is command
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    shown = capsys.readouterr().out
+    assert 'trine embed --model demo "A sentence."' in shown
+    for command in COMMANDS:
+        assert re.search(rf"^\s+{command.name}\s+{command.summary.split()[0]}", shown, re.MULTILINE)

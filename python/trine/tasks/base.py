@@ -44,6 +44,16 @@ class Task(ABC):
     Every method may be called from many threads at once; the GIL is free while the core runs, and
     calls that meet there run as one batch. The result for a text is the same bits whatever else
     runs beside it. Usable as a context manager that closes the model.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/tag", threads=1) as model:
+    ...     logits = model.forward([[0, 50, 51, 2]])["logits"]
+    ...     model.info()["architecture"]
+    'MPNetForTokenClassification'
+    >>> logits.shape  # batch, tokens, labels
+    (1, 4, 5)
     """
 
     needs: ClassVar[tuple[str, ...]]  # outputs that `predict` asks for

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 
 class Chooser(Task):
-    """Scores choices against each other."""
+    """Scores choices against each other.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/choose") as model:
+    ...     scores = model.predict(("It rains, so Grace takes", ["a lamp", "an umbrella"]))
+    >>> scores.index(max(scores))
+    1
+    """
 
     needs: ClassVar = ("logits",)
     _ndim: ClassVar = 3

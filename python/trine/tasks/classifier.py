@@ -32,7 +32,16 @@ class Label(TypedDict):
 
 
 class Classifier(Task):
-    """Gives labels to texts, or to pairs of texts."""
+    """Gives labels to texts, or to pairs of texts.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/classify") as model:
+    ...     labels = model.predict("A great film.")
+    >>> labels[0]["label"], round(labels[0]["score"], 2)
+    ('positive', 1.0)
+    """
 
     needs: ClassVar = ("logits",)
 

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 
 class Detector(Tagger):
-    """Finds the tokens of texts that were put in place of others."""
+    """Finds the tokens of texts that were put in place of others.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/tag") as model:  # a `Tagger`; this is one, too
+    ...     model.forward([[0, 50, 2]])["logits"].shape
+    (1, 3, 5)
+    >>> issubclass(trine.Detector, trine.Tagger)
+    True
+    """
 
     _squeezed: ClassVar = frozenset({"logits"})
 

@@ -45,7 +45,17 @@ class EncodeOptions(TypedDict, total=False):
 
 
 class Embedder(Task):
-    """Turns texts into vectors: encoders and sentence-transformers folders."""
+    """Turns texts into vectors: encoders and sentence-transformers folders.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("demo") as model:
+    ...     vectors = model.encode(["The cat sits outside.", "A feline rests in the garden."])
+    ...     scores = model.similarity(vectors[0], vectors[1])
+    >>> vectors.shape, vectors.dtype, scores.round(1)
+    ((2, 768), dtype('float32'), array([[0.7]], dtype=float32))
+    """
 
     needs: ClassVar = ("sentence_embedding",)
 
@@ -198,7 +208,10 @@ class Embedder(Task):
             rows = self._token_vectors(jobs, batch_size, progress)
             return rows[0] if single else rows
         if output_value != "sentence_embedding":
-            raise InputError(f"output_value {output_value!r} is not known")
+            raise InputError(
+                f"output_value {output_value!r} is not known; known are sentence_embedding, "
+                "token_embeddings"
+            )
         vectors.check_precision(precision)
         found = self._sentence_vectors(jobs, len(items), batch_size, progress)
         width = self.truncate_dim if truncate_dim is None else truncate_dim

@@ -32,7 +32,16 @@ class Candidate(TypedDict):
 
 
 class Filler(Task):
-    """Fills masks in texts."""
+    """Fills masks in texts.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/fill") as model:
+    ...     (found,) = model.predict("<mask> is the capital of Norway.", top_k=1)
+    >>> found[0]["text"], found[0]["sequence"]
+    ('oslo', 'oslo is the capital of norway.')
+    """
 
     needs: ClassVar = ("logits",)
 

@@ -15,7 +15,7 @@ from trine import _core, chat
 from trine._core import InputError, ModelError
 from trine.batching import Int32, int_array
 from trine.detokenizer import Vocabulary
-from trine.generation import Generation, Options, Stream, Writer
+from trine.generation import Generation, Stream, Writer, read_options
 from trine.progress import Progress
 from trine.sessions import Job, Rows
 from trine.tasks.base import Task
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from trine.chat import Message
+    from trine.generation import Options
 
 # Seeds of prompts that come twice in a call lie this far apart (the golden ratio of 64 bits).
 _SEED_STEP = 0x9E3779B97F4A7C15
@@ -51,7 +52,18 @@ class Sampling(TypedDict, total=False):
 
 
 class Generator(Task):
-    """Goes on from prompts, and answers in conversations."""
+    """Goes on from prompts, and answers in conversations.
+
+    Examples
+    --------
+    >>> import trine
+    >>> model = trine.load("tests/golden/examples/chat")
+    >>> model.generate("The capital of Italy is", stop=["."]).text
+    ' Rome'
+    >>> "".join(model.stream([{"role": "user", "content": "What is the capital of Peru?"}]))
+    'The capital of Peru is Lima.'
+    >>> model.close()
+    """
 
     needs: ClassVar = ("next_logits",)
     _inner: ClassVar = frozenset({"next_logits"})
@@ -130,7 +142,7 @@ class Generator(Task):
         Greedy means token for token what transformers' `generate(do_sample=False)` gives in
         float32. A model's generation_config.json is read for its end-of-text tokens alone.
         """
-        wanted = Options(**options)
+        wanted = read_options(options)
         items, single = _prompts(prompts)
         progress = Progress(len(items), shown=show_progress)
         jobs = self._jobs(items, wanted)
@@ -165,7 +177,7 @@ class Generator(Task):
         items, single = _prompts(prompt)
         if not single:
             raise InputError("stream takes one prompt; generate takes many")
-        wanted = Options(**options)
+        wanted = read_options(options)
         job = self._jobs(items, wanted)[0]
         ends = self._ends(wanted, conversation=_is_conversation(items[0]))
         return Stream(self._run([job], wanted, ends, None, cancel))
@@ -205,7 +217,7 @@ class Generator(Task):
             tools=tools,
             template_variables=template_variables,
         )
-        wanted = Options(**options)
+        wanted = read_options(options)
         job = self._jobs([self._template_ids(prompt)], wanted)
         ends = self._ends(wanted, conversation=True)
         return Stream(self._run(job, wanted, ends, None, cancel)).finish()

@@ -43,7 +43,16 @@ class _Options(TypedDict):
 
 
 class Reader(Task):
-    """Answers questions from a context."""
+    """Answers questions from a context.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/ask") as model:
+    ...     answer = model.predict(("Who plays the harp?", "Ada Lovelace plays the harp."))
+    >>> answer["text"], answer["start"], answer["end"]
+    ('Ada Lovelace', 0, 12)
+    """
 
     needs: ClassVar = ("start_logits", "end_logits")
     _squeezed: ClassVar = frozenset({"start_logits", "end_logits"})

@@ -48,7 +48,16 @@ class _Piece:
 
 
 class Tagger(Task):
-    """Finds entities in texts."""
+    """Finds entities in texts.
+
+    Examples
+    --------
+    >>> import trine
+    >>> with trine.load("tests/golden/examples/tag") as model:
+    ...     entities = model.predict("Ada Lovelace met Alan Turing in Oslo.")
+    >>> [(x["label"], x["text"]) for x in entities]
+    [('PER', 'Ada Lovelace'), ('PER', 'Alan Turing'), ('LOC', 'Oslo')]
+    """
 
     needs: ClassVar = ("logits",)
 
