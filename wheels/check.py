@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+import tarfile
 import tempfile
 from email.parser import Parser
 from pathlib import Path
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_BYTES = 8_000_000
+MAX_SDIST = 2_000_000
+NOTICES = {"LICENSE", "wheels/THIRD-PARTY.txt"}
+SOURCES = re.compile(
+    r"(?:csrc|cuda|metal|python)/.+|CMakeLists\.txt|pyproject\.toml|README\.md|PKG-INFO|LICENSE"
+    r"|wheels/THIRD-PARTY\.txt"
+)
 DEPENDENCIES = {"numpy", "tokenizers"}
 # Folders of builders; a wheel is for machines that have none of them.
 PATHS = re.compile(
@@ -111,7 +118,7 @@ def metadata(wheel: Wheel) -> None:
     require(wheel.metadata["Requires-Python"] == f">={PYTHONS[0]}", "Requires-Python")
     require(wheel.metadata["License-Expression"] == "Apache-2.0", "License-Expression")
     listed = wheel.metadata.get_all("License-File") or []
-    require(set(listed) == {"LICENSE", "wheels/THIRD-PARTY.txt"}, f"License-File: {listed}")
+    require(set(listed) == NOTICES, f"License-File: {listed}")
     missing = [f for f in listed if not (wheel.info / "licenses" / f).exists()]
     require(not missing, f"licence files {missing}")
 
@@ -232,6 +239,8 @@ def debug(wheel: Wheel) -> None:
 
 def paths(wheel: Wheel) -> None:
     """No file names a folder of the machine that built it."""
+    if wheel.target is None:  # which stays on that machine
+        return
     for name in sorted(wheel.files):
         found = PATHS.search((wheel.folder / name).read_bytes())
         require(found is None, f"{name} has {found and found[0]!r}")
@@ -249,6 +258,19 @@ def check_wheel(path: Path, target: Target | None, python: str) -> list[str]:
         for check in CHECKS:
             check(wheel)
     return [check.__name__ for check in CHECKS]
+
+
+def check_sdist(path: Path) -> None:
+    """What it takes to build the package, and no more."""
+    with tarfile.open(path) as opened:
+        names = [m.name.partition("/")[2] for m in opened.getmembers() if m.isfile()]
+    odd = [name for name in names if not SOURCES.fullmatch(name)]
+    require(not odd, f"{path.name} has {odd[:9]}")
+    lacking = {"CMakeLists.txt", "csrc/trine.h", "python/trine/_core.pyi", *NOTICES} - set(names)
+    require(not lacking, f"{path.name} lacks {lacking}")
+    size = path.stat().st_size
+    require(size < MAX_SDIST, f"{path.name}: {size} bytes, at most {MAX_SDIST}")
+    print(f"{path.name}: {len(names)} files, {size / 1e6:.2f} MB")
 
 
 def target_of(path: Path) -> tuple[Target | None, str]:

@@ -127,6 +127,7 @@ def compile_wheel(
         "CXXFLAGS": flags(build, source),
         "LDFLAGS": linker,
         "SOURCE_DATE_EPOCH": str(epoch),
+        "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
         "_PYTHON_HOST_PLATFORM": target.host_platform,
         "PYTHONDONTWRITEBYTECODE": "1",
     }

@@ -16,7 +16,7 @@ from typing import Any
 import archive
 import manifest
 from arm64 import run_cpp_tests
-from check import check_wheel
+from check import check_sdist, check_wheel
 from compile import compile_tests, compile_wheel, make_environment, run
 from repair import repair
 from targets import PYTHONS, TARGETS, Target
@@ -53,6 +53,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--twice", action="store_true", help="build twice and compare the bytes")
     parser.add_argument("--no-test", action="store_true", help="check, but run nothing")
     parser.add_argument("--quick", action="store_true", help="run a third of the tests")
+    parser.add_argument("--sdist", action="store_true", help="make the sdist and nothing else")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="by default dist/")
     return parser.parse_args()
 
@@ -127,7 +128,9 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     epoch = source_epoch()
     sdist = make_sdist(output, epoch)
-    print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.2f} MB", flush=True)
+    check_sdist(sdist)
+    if options.sdist:
+        return
     entries = []
     for target in (TARGETS[name] for name in names):
         made = build(target, pythons, sdist, output, epoch, test=not options.no_test)

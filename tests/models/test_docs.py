@@ -44,7 +44,16 @@ def assert_same(got: str, shown: str, code: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/tasks.md", "docs/cli.md", "docs/compiled-files.md"]
+    "page",
+    [
+        "README.md",
+        "docs/index.md",
+        "docs/tasks.md",
+        "docs/cli.md",
+        "docs/compiled-files.md",
+        "docs/formats.md",
+        "docs/errors.md",
+    ],
 )
 def test_page(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
