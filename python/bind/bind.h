@@ -21,6 +21,7 @@ void bind_graph(pybind11::module_&);
 void bind_model(pybind11::module_&);
 void bind_session(pybind11::module_&);
 void bind_compiled(pybind11::module_&);
+void bind_text(pybind11::module_&);
 void bind_machine(pybind11::module_&);
 
 }  // namespace trine::python

@@ -74,5 +74,6 @@ PYBIND11_MODULE(_core, m) {
   trine::python::bind_model(m);
   trine::python::bind_session(m);
   trine::python::bind_compiled(m);
+  trine::python::bind_text(m);
   trine::python::bind_machine(m);
 }
