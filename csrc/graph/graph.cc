@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "base/error.h"
+#include "base/platform.h"
 
 namespace trine {
 namespace {
@@ -16,13 +17,21 @@ struct OpRow {
   Attrs defaults;
 };
 
+// Row by row, not as one list: with what an exception leaves behind at each place of it, gcc 12 takes
+// minutes and gigabytes.
+TRINE_NOINLINE void add_row(std::vector<OpRow>& rows, const OpInfo& info, Attrs defaults) {
+  rows.push_back({info, std::move(defaults)});
+}
+
 const std::vector<OpRow>& op_rows() {
-  static const std::vector<OpRow> rows = {
-#define OP(name, attrs, inputs, meaning) {{#name, inputs, meaning}, attrs{}},
+  static const std::vector<OpRow> all = [] {
+    std::vector<OpRow> rows;
+#define OP(name, attrs, inputs, meaning) add_row(rows, {#name, inputs, meaning}, attrs{});
 #include "graph/ops.def"
 #undef OP
-  };
-  return rows;
+    return rows;
+  }();
+  return all;
 }
 
 template <class Enum>
