@@ -15,7 +15,7 @@ from typing import Any
 
 import archive
 import manifest
-from arm64 import run_cpp_tests
+from arm64 import CPP, run_cpp_tests
 from check import check_sdist, check_wheel
 from compile import compile_tests, compile_wheel, make_environment, run
 from repair import repair
@@ -109,7 +109,7 @@ def build(
             print(f"{wheel.name}: built in {time.monotonic() - started:.0f} s", flush=True)
             entries.append(manifest.entry(target, python, wheel, debug, work / "cmake", source))
         if test and target.name == "linux-aarch64":
-            program = compile_tests(source, work / "cmake", ROOT / "tests")
+            program = compile_tests(source, work, ROOT / "tests", CPP)
             entries[0]["cpp_tests"] = run_cpp_tests(program)
     return entries
 
