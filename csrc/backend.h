@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -100,6 +101,9 @@ class Backend {
   virtual DType value_dtype(const Graph&, const Node& node) const noexcept;
   // Scratch for the steps lowered so far.
   virtual std::unique_ptr<DeviceContext> context() = 0;
+  // work(item) for each item in [0, items), each once and in any order, on the processor's threads
+  // if the backend has any; nothing else may run on it meanwhile. `work` doesn't throw.
+  virtual void for_each(int64_t items, const std::function<void(int64_t)>& work);
   // Of `capacity` tokens at most, a multiple of KvLayout::kPanel.
   virtual std::unique_ptr<KvMemory> kv_memory(std::shared_ptr<const KvLayout>, int64_t capacity);
 };

@@ -244,6 +244,10 @@ class CpuBackend : public Backend {
     return std::make_unique<CpuContext>(table_, pool_, need_);
   }
 
+  void for_each(int64_t items, const std::function<void(int64_t)>& work) override {
+    pool_.parallel_for(items, [&](int64_t item, int) { work(item); });
+  }
+
  private:
   static bool is_panels(const Node& consumer, size_t slot, DType dtype) {
     return (consumer.op == Op::linear && slot == 1) ||

@@ -122,6 +122,26 @@ void Engine::exclusively(const std::function<void()>& work) {
   hand_over(&turn);
 }
 
+void Engine::for_each(int64_t items, const std::function<void(int64_t)>& work) {
+  if (items <= 0) return;
+  if (items == 1) return work(0);
+  std::mutex mutex;
+  std::exception_ptr error;
+  const auto guarded = [&](int64_t item) {
+    try {
+      work(item);
+    } catch (...) {
+      const std::lock_guard lock(mutex);
+      if (!error) error = std::current_exception();
+    }
+  };
+  exclusively([&] {
+    if (!backend_->properties().host_memory && !host_) host_ = make_cpu_backend(0);
+    (host_ ? *host_ : *backend_).for_each(items, guarded);
+  });
+  if (error) std::rethrow_exception(error);
+}
+
 const Plan& Engine::plan(const std::vector<std::string>& outputs, bool sunk) {
   const std::lock_guard lock(plans_mutex_);
   std::unique_ptr<Plan>& plan = plans_[{outputs, sunk}];

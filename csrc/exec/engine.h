@@ -59,6 +59,10 @@ class Engine {
   // Steps of one run with their time and counted work; waits its turn like a run.
   std::vector<StepProfile> profile(const Plan&, const BatchView&);
 
+  // work(item) for each item in [0, items) on the threads of the processor, in any order; waits its
+  // turn like a run. What the first one throws that does is thrown when all are done.
+  void for_each(int64_t items, const std::function<void(int64_t)>& work);
+
   // Writes a compiled file (exec/compiled.h); `metadata` goes beside the graph. Waits its turn like
   // a run. DeviceError on a device whose forms are not stored, std::system_error when writing
   // fails.
@@ -92,6 +96,7 @@ class Engine {
   void exclusively(const std::function<void()>& work);
 
   std::unique_ptr<Backend> backend_;
+  std::unique_ptr<Backend> host_;  // the processor's threads beside another device, once wanted
   Graph graph_;
   std::shared_ptr<const WeightStore> stored_;
   std::shared_ptr<const KvLayout> kv_layout_;

@@ -207,6 +207,10 @@ void DeviceContext::fetch(const RunContext& context, const Operand& value, int64
   }
 }
 
+void Backend::for_each(int64_t items, const std::function<void(int64_t)>& work) {
+  for (int64_t item = 0; item < items; ++item) work(item);
+}
+
 DType Backend::value_dtype(const Graph&, const Node& node) const noexcept { return node.dtype; }
 
 size_t Workspace::bytes() const noexcept {

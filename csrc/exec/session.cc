@@ -91,20 +91,27 @@ std::vector<Generated> Session::step() {
   float* const results[] = {logits_.data()};
   engine_->run(*plan_, {ids_, offsets_, {}, {}, caches_, lengths_}, results);
   std::vector<Generated> out;
+  std::vector<size_t> rows;
   for (size_t i = 0; i < chosen.size(); ++i) {
-    Sequence& s = sequences_.at(chosen[i]);
-    if (s.pending() > 0) continue;  // there is more of the prompt
-    out.push_back(advance(chosen[i], s, std::span(logits_).subspan(i * vocabulary_, vocabulary_)));
+    if (sequences_.at(chosen[i]).pending() > 0) continue;  // there is more of the prompt
+    out.push_back({chosen[i], {}, Finish::kNone});
+    rows.push_back(i);
   }
+  // A row of a large vocabulary takes as long as a step of a small model takes on a GPU.
+  engine_->for_each(static_cast<int64_t>(rows.size()), [&](int64_t item) {
+    const auto i = static_cast<size_t>(item);
+    advance(out[i], std::span(logits_).subspan(rows[i] * vocabulary_, vocabulary_));
+  });
   return out;
 }
 
-Generated Session::advance(int64_t id, Sequence& s, std::span<float> logits) {
-  Generated out{id, {}, Finish::kNone};
+// The sequence's next token; of different sequences at the same time.
+void Session::advance(Generated& out, std::span<float> logits) {
+  Sequence& s = sequences_.at(out.sequence);
   const int64_t n = static_cast<int64_t>(s.tokens.size()) - s.prompt;
   if (!s.sampler.pick(logits, n, out.sample)) {
     out.finish = s.finish = Finish::kNotANumber;
-    return out;
+    return;
   }
   const int32_t token = out.sample.token;
   s.tokens.push_back(token);
@@ -116,7 +123,6 @@ Generated Session::advance(int64_t id, Sequence& s, std::span<float> logits) {
     s.finish = Finish::kLength;
   }
   out.finish = s.finish;
-  return out;
 }
 
 const Session::Sequence& Session::at(int64_t sequence) const {

@@ -70,7 +70,7 @@ class Session {
   };
   const Sequence& at(int64_t sequence) const;
   std::vector<int64_t> gather();
-  Generated advance(int64_t id, Sequence&, std::span<float> logits);
+  void advance(Generated&, std::span<float> logits);
 
   mutable std::mutex mutex_;
   std::shared_ptr<Engine> engine_;

@@ -3,6 +3,7 @@
 #include "exec/session.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <thread>
@@ -165,6 +166,45 @@ TEST(sessions_of_many_threads_share_runs) {
   }
   for (std::thread& t : threads) t.join();
   CHECK(got == want);
+}
+
+TEST(tokens_are_drawn_on_all_threads_and_are_the_same) {
+  const TinyLlama tiny;
+  std::vector<Tokens> want;
+  for (const int threads : {1, 2, 4}) {
+    auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(threads));
+    Session session(engine, {.capacity = 40});
+    for (uint64_t seed = 0; seed < 9; ++seed)
+      session.add(tiny.ids(3 + int64_t(seed), 4), 20,
+                  {.temperature = 1.5f, .top_p = 0.9f, .seed = seed});
+    run_to_the_end(session);
+    std::vector<Tokens> got;
+    for (int64_t i = 0; i < 9; ++i) got.push_back(session.tokens(i));
+    if (want.empty()) want = got;
+    CHECK(got == want);
+  }
+}
+
+TEST(work_of_an_engine_s_threads) {
+  const TinyLlama tiny;
+  for (const bool reference : {false, true}) {
+    Engine engine(tiny.graph(), reference ? make_ref_backend() : make_cpu_backend(3));
+    for (const int64_t items : {0, 1, 2, 50}) {
+      std::vector<int> done(size_t(items), 0);
+      engine.for_each(items, [&](int64_t i) { ++done[size_t(i)]; });
+      CHECK(std::count(done.begin(), done.end(), 1) == items);
+    }
+    std::atomic<int> done = 0;
+    const auto fails = [&](int64_t i) {
+      ++done;
+      if (i % 7 == 3) throw InputError("item");
+    };
+    CHECK_THROWS_WITH(engine.for_each(20, fails), InputError, "item");
+    CHECK_EQ(done.load(), 20);
+    CHECK_THROWS_WITH(engine.for_each(1, [](int64_t) { throw InputError("one"); }), InputError,
+                      "one");
+    engine.for_each(2, [](int64_t) {});  // and goes on
+  }
 }
 
 TEST(what_does_not_fit_is_refused) {
