@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "exec/plugin.h"
 
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <string_view>
@@ -23,7 +24,8 @@ constexpr size_t kReason = 1024;
 
 #if defined(_WIN32)
 const void* find_symbol(const std::string& path) {
-  const HMODULE library = LoadLibraryA(path.c_str());
+  const std::filesystem::path file(std::u8string(path.begin(), path.end()));
+  const HMODULE library = LoadLibraryW(file.c_str());
   if (library == nullptr) throw DeviceError(cat(path, " does not load: error ", GetLastError()));
   return reinterpret_cast<const void*>(GetProcAddress(library, kSymbol));
 }
