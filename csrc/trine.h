@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The C++ interface of trine: compiled models, run on ragged batches of token ids. C++20.
-// Everything that can fail throws one of the errors below, before a run's first step.
+// The C++ interface of trine: compiled models, run on texts or on ragged batches of token ids.
+// C++20. Everything that can fail throws one of the errors below, before a run's first step.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <optional>
+#include <ranges>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -16,86 +18,9 @@
 #include <vector>
 
 #include "trine_c.h"
+#include "trine_text.h"
 
 namespace trine {
-
-// Of the library, "0.1.0".
-inline std::string version() { return trine_version(); }
-
-class Error : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-// A file that is broken or of another version: the text names it and says what to do.
-class ModelError : public Error {
-  using Error::Error;
-};
-// What the caller passed cannot be run: an id out of range, a sequence too long, an unknown output.
-class InputError : public Error {
-  using Error::Error;
-};
-// The device is missing, lacks something or failed.
-class DeviceError : public Error {
-  using Error::Error;
-};
-
-namespace detail {
-
-inline void check(trine_error* error) {
-  if (error == nullptr) return;
-  const int32_t kind = trine_error_kind(error);
-  const std::string text = trine_error_text(error);
-  trine_error_free(error);
-  if (kind == TRINE_MODEL_ERROR) throw ModelError(text);
-  if (kind == TRINE_INPUT_ERROR) throw InputError(text);
-  if (kind == TRINE_DEVICE_ERROR) throw DeviceError(text);
-  throw Error(text);
-}
-
-}  // namespace detail
-
-// Sequences laid end to end: sequence b is ids[offsets[b]] .. ids[offsets[b + 1] - 1]. No padding.
-// A value; for one thread at a time.
-class Batch {
- public:
-  // token_types: empty, or one per id. prompt_length: how many of the first tokens belong to a
-  // prompt that pooling leaves out when the model's pooling says so.
-  void add(std::span<const int32_t> ids, std::span<const int32_t> token_types = {},
-           int32_t prompt_length = 0) {
-    const bool types_so_far = token_types_.size() == ids_.size() && !ids_.empty();
-    if (!token_types.empty() && token_types.size() != ids.size())
-      throw InputError("sequence " + std::to_string(size()) + " has " + std::to_string(ids.size()) +
-                       " ids and " + std::to_string(token_types.size()) + " token types");
-    // Token types are given for all sequences or for none; the first one that has them makes the
-    // earlier ones 0.
-    if (!token_types.empty() || types_so_far) {
-      token_types_.resize(ids_.size());
-      token_types_.insert(token_types_.end(), token_types.begin(), token_types.end());
-      token_types_.resize(ids_.size() + ids.size());
-    }
-    ids_.insert(ids_.end(), ids.begin(), ids.end());
-    offsets_.push_back(static_cast<int32_t>(ids_.size()));
-    prompt_lengths_.push_back(prompt_length);
-  }
-  void add(std::initializer_list<int32_t> ids) { add(std::span(ids.begin(), ids.size())); }
-  void clear() noexcept {
-    ids_.clear();
-    token_types_.clear();
-    offsets_.resize(1);
-    prompt_lengths_.clear();
-  }
-
-  size_t size() const noexcept { return prompt_lengths_.size(); }
-  std::span<const int32_t> ids() const noexcept { return ids_; }
-  std::span<const int32_t> token_types() const noexcept { return token_types_; }
-  std::span<const int32_t> offsets() const noexcept { return offsets_; }
-  std::span<const int32_t> prompt_lengths() const noexcept { return prompt_lengths_; }
-
- private:
-  std::vector<int32_t> ids_;
-  std::vector<int32_t> token_types_;
-  std::vector<int32_t> offsets_{0};
-  std::vector<int32_t> prompt_lengths_;
-};
 
 // One result: a row for each token of the batch, in its order, or for each sequence. A value.
 struct Output {
@@ -140,6 +65,9 @@ struct GenerateOptions {
   float top_p = 1, min_p = 0, repetition_penalty = 1;
   uint64_t seed = 0;
   std::optional<std::vector<int32_t>> end_tokens = {};  // by default the model's own
+  // Of a prompt that is text: whether the tokenizer puts its own around it. False for what a chat
+  // template made, which has them.
+  bool special_tokens = true;
 };
 
 enum class Finish : int32_t { kNone, kEndToken, kLength, kNotANumber };
@@ -149,9 +77,13 @@ struct GeneratedToken {
   int32_t token;
   float logprob;  // of the model's own distribution
   Finish finish;
+  // The text that is certain now, of a sequence whose prompt was text: never half a character, and
+  // with the last token all that was held back. Special tokens and the one that ends it have none.
+  std::string text = {};
 };
 
 struct Generation {
+  std::string text;  // as above
   std::vector<int32_t> tokens;
   std::vector<float> logprobs;
   Finish finish = Finish::kNone;
@@ -202,9 +134,41 @@ class Model {
     return Outputs(std::move(all));
   }
 
+  // Texts, or pairs of them, as batch; what is computed is what `run` computes.
+  Outputs encode(std::initializer_list<Text> texts, const EncodeOptions& options = {}) const {
+    return run(tokenize(texts, options));
+  }
+  template <TextRange Range>
+  Outputs encode(const Range& texts, const EncodeOptions& options = {}) const {
+    return run(tokenize(texts, options));
+  }
+  // Their tokens, cut to what the model takes. The prompt that an embedder has by default goes
+  // before each unless the options name one.
+  Batch tokenize(std::initializer_list<Text> texts, const EncodeOptions& options = {}) const {
+    return tokenizer().batch(texts, with_prompt(options));
+  }
+  template <TextRange Range>
+  Batch tokenize(const Range& texts, const EncodeOptions& options = {}) const {
+    return tokenizer().batch(texts, with_prompt(options));
+  }
+  // Read at the first call. ModelError when the file has none, or one that the library doesn't
+  // know.
+  Tokenizer tokenizer() const {
+    trine_tokenizer* tokenizer = nullptr;
+    detail::check(trine_model_tokenizer(get(), &tokenizer));
+    return Tokenizer(tokenizer);
+  }
+  bool has_tokenizer() const { return trine_model_metadata(get(), "tokenizer.json") != nullptr; }
+  // What sentence-transformers puts before a text, by name: "query", ...
+  std::optional<std::string> prompt(const std::string& name) const {
+    const char* const text = trine_model_prompt(get(), name.c_str());
+    return text == nullptr ? std::nullopt : std::optional<std::string>(text);
+  }
+
   // A prompt to its end; for several at once, or token by token, there is Generator. InputError for
   // a model that is no decoder, and for a prompt that leaves no room.
   Generation generate(std::span<const int32_t> prompt, const GenerateOptions& options = {}) const;
+  Generation generate(std::string_view prompt, const GenerateOptions& options = {}) const;
 
   std::vector<std::string> outputs() const {
     std::vector<std::string> names;
@@ -233,6 +197,10 @@ class Model {
 
  private:
   explicit Model(std::shared_ptr<trine_model> model) : model_(std::move(model)) {}
+  EncodeOptions with_prompt(EncodeOptions options) const {
+    if (!options.prompt) options.prompt = trine_model_prompt(get(), nullptr);
+    return options;
+  }
   std::vector<trine_output> infos() const {
     std::vector<trine_output> all;
     for (size_t i = 0; i < trine_model_output_count(get()); ++i)
@@ -251,8 +219,8 @@ class Model {
   std::shared_ptr<trine_model> model_;
 };
 
-// Sequences that are being written, each with its keys and values; they share runs. Calls from many
-// threads wait for each other.
+// Sequences that are being written, each with its keys and values; they share runs. For one thread
+// at a time where prompts are texts; with token ids calls from many threads wait for each other.
 class Generator {
  public:
   // capacity: most tokens of a sequence, its prompt included. InputError for a model that is no
@@ -281,6 +249,15 @@ class Generator {
         trine_generator_add(generator_.get(), prompt.data(), prompt.size(), &given, &sequence));
     return sequence;
   }
+  // The same of a text; its tokens come with text, too.
+  int64_t add(std::string_view prompt, const GenerateOptions& o = {}) {
+    const Tokenizer tokenizer = model_.tokenizer();
+    const std::vector<int32_t> ids =
+        tokenizer.encode(prompt, {.max_length = INT64_MAX, .special_tokens = o.special_tokens});
+    const int64_t sequence = add(std::span<const int32_t>(ids), o);
+    streams_.emplace(sequence, TextStream(tokenizer));
+    return sequence;
+  }
   // One run: the next token of each sequence whose prompt is through, and a part of the prompts of
   // others. Empty while there are only prompts; all is done when no sequence is active.
   std::vector<GeneratedToken> step() {
@@ -288,35 +265,65 @@ class Generator {
     size_t count = 0;
     detail::check(trine_generator_step(generator_.get(), tokens.data(), tokens.size(), &count));
     std::vector<GeneratedToken> out;
-    for (const trine_token& t : std::span(tokens).first(count))
+    for (const trine_token& t : std::span(tokens).first(count)) {
       out.push_back({t.sequence, t.token, t.logprob, static_cast<Finish>(t.finish)});
+      const auto stream = streams_.find(t.sequence);
+      if (stream == streams_.end()) continue;
+      GeneratedToken& last = out.back();
+      if (last.finish == Finish::kNone || last.finish == Finish::kLength)
+        last.text = stream->second.push(t.token);
+      if (last.finish == Finish::kNone) continue;
+      last.text += stream->second.flush();
+      streams_.erase(stream);
+    }
     return out;
   }
   size_t active() const { return trine_generator_active(generator_.get()); }
   // Ends a sequence, finished or not, and gives its memory back.
   void remove(int64_t sequence) {
     detail::check(trine_generator_remove(generator_.get(), sequence));
+    streams_.erase(sequence);
   }
 
  private:
   Model model_;
+  std::map<int64_t, TextStream> streams_;  // of sequences whose prompts are texts
   std::unique_ptr<trine_generator, void (*)(trine_generator*)> generator_{nullptr, nullptr};
 };
 
-inline Generation Model::generate(std::span<const int32_t> prompt,
-                                  const GenerateOptions& options) const {
-  Generator generator(*this, static_cast<int64_t>(prompt.size()) + options.max_new_tokens);
-  generator.add(prompt, options);
+namespace detail {
+
+inline Generation finish(Generator& generator) {
   Generation out;
   while (generator.active() > 0) {
     for (const GeneratedToken& t : generator.step()) {
       out.finish = t.finish;
+      out.text += t.text;
       if (t.finish == Finish::kNotANumber) break;
       out.tokens.push_back(t.token);
       out.logprobs.push_back(t.logprob);
     }
   }
   return out;
+}
+
+}  // namespace detail
+
+inline Generation Model::generate(std::span<const int32_t> prompt,
+                                  const GenerateOptions& options) const {
+  Generator generator(*this, static_cast<int64_t>(prompt.size()) + options.max_new_tokens);
+  generator.add(prompt, options);
+  return detail::finish(generator);
+}
+
+inline Generation Model::generate(std::string_view prompt, const GenerateOptions& options) const {
+  const Tokenizer tokenizer = this->tokenizer();
+  const size_t tokens =
+      tokenizer.encode(prompt, {.max_length = INT64_MAX, .special_tokens = options.special_tokens})
+          .size();
+  Generator generator(*this, static_cast<int64_t>(tokens) + options.max_new_tokens);
+  generator.add(prompt, options);
+  return detail::finish(generator);
 }
 
 }  // namespace trine

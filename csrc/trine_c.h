@@ -29,6 +29,9 @@ extern "C" {
 typedef struct trine_error trine_error;
 typedef struct trine_model trine_model;
 typedef struct trine_generator trine_generator;
+typedef struct trine_tokenizer trine_tokenizer;
+typedef struct trine_tokens trine_tokens;
+typedef struct trine_text_stream trine_text_stream;
 
 enum {
   TRINE_MODEL_ERROR = 1,
@@ -80,6 +83,28 @@ typedef struct trine_token {
   int32_t finish;
 } trine_token;
 
+/* One text, or two: `second` is NULL for one. Bytes need not end with 0; what isn't UTF-8 is read
+ * as U+FFFD. */
+typedef struct trine_text {
+  const char* first;
+  size_t first_bytes;
+  const char* second;
+  size_t second_bytes;
+} trine_text;
+
+enum { TRINE_LONGEST_FIRST = 0, TRINE_ONLY_FIRST = 1, TRINE_ONLY_SECOND = 2 };
+
+typedef struct trine_encoding {
+  size_t size;
+  int64_t max_length; /* most tokens, special ones included; 0: as many as the model takes */
+  int32_t cut;        /* which text of two is cut: TRINE_LONGEST_FIRST, ... */
+  int32_t refuse;     /* not 0: a text that is too long is an error, and isn't cut */
+  int32_t bare;       /* not 0: no special tokens are put around */
+  const char*
+      prompt; /* put before each text, and counted in trine_batch's prompt_lengths; or NULL */
+  size_t prompt_bytes;
+} trine_encoding;
+
 TRINE_API const char* trine_version(void);
 
 TRINE_API int32_t trine_error_kind(const trine_error*);
@@ -113,6 +138,44 @@ TRINE_API trine_error* trine_generator_step(trine_generator*, trine_token* token
                                             size_t* count);
 TRINE_API size_t trine_generator_active(const trine_generator*);
 TRINE_API trine_error* trine_generator_remove(trine_generator*, int64_t sequence);
+
+/* Of a compiled file, or of a tokenizer.json alone, which has no limit then. A tokenizer may be
+ * used from many threads at once. */
+TRINE_API trine_error* trine_tokenizer_load(const char* path, trine_tokenizer**);
+/* The model's own, read at the first call. It may outlive the model. */
+TRINE_API trine_error* trine_model_tokenizer(const trine_model*, trine_tokenizer**);
+TRINE_API void trine_tokenizer_free(trine_tokenizer*);
+TRINE_API trine_error* trine_tokenizer_encode(const trine_tokenizer*, const trine_text* texts,
+                                              size_t count, const trine_encoding*, trine_tokens**);
+/* What trine_model_run takes; lives as long as the tokens. */
+TRINE_API trine_batch trine_tokens_batch(const trine_tokens*);
+/* How many tokens were cut from each text. */
+TRINE_API const int64_t* trine_tokens_cut(const trine_tokens*);
+TRINE_API void trine_tokens_free(trine_tokens*);
+/* The text of tokens; with `special` not 0 special ones are shown. At most `room` bytes are
+ * written, no 0 behind them; `bytes` is how many the text has. */
+TRINE_API trine_error* trine_tokenizer_decode(const trine_tokenizer*, const int32_t* ids,
+                                              size_t count, int32_t special, char* text,
+                                              size_t room, size_t* bytes);
+/* -1 when there is no such token. */
+TRINE_API int32_t trine_tokenizer_find(const trine_tokenizer*, const char* token, size_t bytes);
+/* As it is in the vocabulary, without a 0 behind it; NULL when no token has the id. */
+TRINE_API const char* trine_tokenizer_token(const trine_tokenizer*, int32_t id, size_t* bytes);
+TRINE_API size_t trine_tokenizer_size(const trine_tokenizer*);
+
+/* The text of one sequence as its tokens come: never half a character. For one thread at a time.
+ * What comes out lives until the next call. */
+TRINE_API trine_error* trine_text_stream_new(const trine_tokenizer*, trine_text_stream**);
+TRINE_API trine_error* trine_text_stream_push(trine_text_stream*, int32_t token, const char** text,
+                                              size_t* bytes);
+/* What was held back: there are no more tokens. */
+TRINE_API trine_error* trine_text_stream_flush(trine_text_stream*, const char** text,
+                                               size_t* bytes);
+TRINE_API void trine_text_stream_free(trine_text_stream*);
+
+/* A text that sentence-transformers puts before others, by name; NULL for the one by default. NULL
+ * when there is none of that name. */
+TRINE_API const char* trine_model_prompt(const trine_model*, const char* name);
 
 #ifdef __cplusplus
 }

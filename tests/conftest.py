@@ -18,3 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="emulated",
         help="what tests/cuda/test_device.py runs on: an emulated GPU (built for it) or a real one",
     )
+    parser.addoption(
+        "--texts",
+        type=int,
+        default=1200,
+        help="how many texts of each family tests/python/test_text.py compares",
+    )

@@ -1,68 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <deque>
-#include <memory>
-#include <mutex>
-#include <new>
-#include <string>
-#include <vector>
 
-#include "base/error.h"
-#include "base/json.h"
-#include "exec/compiled.h"
-#include "exec/session.h"
-#include "trine_c.h"
+#include "api/handles.h"
 
 using namespace trine;
-
-struct trine_error {
-  int32_t kind;
-  std::string text;
-};
-
-struct trine_model {
-  explicit trine_model(const std::filesystem::path& path, int threads)
-      : file(path), engine(file.engine(threads)) {
-    const Json model = Json::parse(text("trine.model"), file.name() + ": trine.model");
-    const Json config = Json::parse(text("config.json"), file.name() + ": config.json");
-    if (const Json& limit = model.at("limit"); !limit.is_null()) max_length = limit.as_int();
-    for (const Json& id : model.at("end_tokens").as_array())
-      end_tokens.push_back(static_cast<int32_t>(id.as_int()));
-    const Json::Array& made_for = model.at("outputs").as_array();
-    for (const auto& [name, id] : engine->graph().outputs) {
-      const Shape& shape = engine->graph()[id].shape;
-      const bool wanted = std::find(made_for.begin(), made_for.end(), Json(name)) != made_for.end();
-      outputs.push_back({name.c_str(), shape.cols(), shape.rows == Rows::kTokens, wanted});
-    }
-    if (const Json* names = config.find("id2label"); names != nullptr && !names->is_null()) {
-      for (size_t i = 0; const Json* name = names->find(cat(i)); ++i)
-        labels.push_back(name->as_string());
-    }
-    // What is asked for by default is ready before the first run.
-    std::vector<std::string> first;
-    for (const trine_output& o : outputs) {
-      if (o.by_default) first.emplace_back(o.name);
-    }
-    engine->plan(first);
-    isa = engine->info().backend.isa;
-  }
-
-  const std::string& text(std::string_view key) const {
-    const auto found = file.metadata().find(key);
-    if (found == file.metadata().end())
-      throw ModelError(
-          cat(file.name(), ": its metadata has no ", key, "; compile the model again"));
-    return found->second;
-  }
-
-  CompiledFile file;
-  std::shared_ptr<Engine> engine;
-  std::vector<trine_output> outputs;
-  std::vector<std::string> labels;
-  std::vector<int32_t> end_tokens;
-  int64_t max_length = 0;
-  std::string isa;
-};
+using namespace trine::api;
 
 struct trine_generator {
   trine_generator(const trine_model& model, int64_t capacity)
@@ -73,40 +16,6 @@ struct trine_generator {
   std::mutex mutex;  // of what is ready; the session has its own
   std::deque<trine_token> ready;
 };
-
-namespace {
-
-trine_error no_memory{TRINE_OTHER_ERROR, "out of memory"};
-
-// Null, or the exception as an error: none crosses this interface.
-template <class Work>
-trine_error* guarded(const Work& work) noexcept {
-  try {
-    try {
-      work();
-      return nullptr;
-    } catch (const ModelError& e) {
-      return new trine_error{TRINE_MODEL_ERROR, e.what()};
-    } catch (const InputError& e) {
-      return new trine_error{TRINE_INPUT_ERROR, e.what()};
-    } catch (const DeviceError& e) {
-      return new trine_error{TRINE_DEVICE_ERROR, e.what()};
-    } catch (const std::bad_alloc&) {
-      return &no_memory;
-    } catch (const std::exception& e) {
-      return new trine_error{TRINE_OTHER_ERROR, e.what()};
-    }
-  } catch (...) {
-    return &no_memory;
-  }
-}
-
-template <class T>
-void require(const T* given, size_t size, const char* what) {
-  if (given == nullptr || given->size < size) throw InputError(cat(what, ": null, or too small"));
-}
-
-}  // namespace
 
 const char* trine_version() { return TRINE_VERSION; }
 

@@ -36,7 +36,7 @@ endif()
 
 install(TARGETS trine EXPORT trineConfig
         LIBRARY DESTINATION ${trine_lib} ARCHIVE DESTINATION ${trine_lib} RUNTIME DESTINATION ${trine_bin})
-install(FILES csrc/trine.h csrc/trine_c.h DESTINATION ${trine_include})
+install(FILES csrc/trine.h csrc/trine_text.h csrc/trine_c.h DESTINATION ${trine_include})
 install(EXPORT trineConfig NAMESPACE trine:: DESTINATION ${trine_lib}/cmake/trine)
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/trineConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)

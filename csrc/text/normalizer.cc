@@ -37,7 +37,7 @@ bool is_chinese(char32_t c) noexcept {
 
 class Unicode final : public Normalizer {
  public:
-  explicit Unicode(Form form) : form_(form) {}
+  explicit Unicode(NormalForm form) : form_(form) {}
   void run(Buffer& buffer, Buffer& spare) const override {
     spare.text.clear();
     if (buffer.front > 0) {
@@ -56,7 +56,7 @@ class Unicode final : public Normalizer {
   }
 
  private:
-  Form form_;
+  NormalForm form_;
 };
 
 class Bert final : public Normalizer {
@@ -119,7 +119,7 @@ class Bert final : public Normalizer {
   static constexpr char kGone = '\xFF';
   bool clean_, chinese_, lowercase_, strip_;
   char ascii_[128];
-  Unicode decompose_{Form::kNfd};
+  Unicode decompose_{NormalForm::kNfd};
 };
 
 class Lowercase final : public Normalizer {
@@ -241,10 +241,10 @@ class ByteLevel final : public Normalizer {
 std::unique_ptr<const Normalizer> make(const Json& json, const std::string& type) {
   if (type == "BertNormalizer") return std::make_unique<Bert>(json);
   if (type == "Lowercase") return std::make_unique<Lowercase>();
-  if (type == "NFC") return std::make_unique<Unicode>(Form::kNfc);
-  if (type == "NFD") return std::make_unique<Unicode>(Form::kNfd);
-  if (type == "NFKC") return std::make_unique<Unicode>(Form::kNfkc);
-  if (type == "NFKD") return std::make_unique<Unicode>(Form::kNfkd);
+  if (type == "NFC") return std::make_unique<Unicode>(NormalForm::kNfc);
+  if (type == "NFD") return std::make_unique<Unicode>(NormalForm::kNfd);
+  if (type == "NFKC") return std::make_unique<Unicode>(NormalForm::kNfkc);
+  if (type == "NFKD") return std::make_unique<Unicode>(NormalForm::kNfkd);
   if (type == "Strip") return std::make_unique<Strip>(json);
   if (type == "StripAccents") return std::make_unique<StripAccents>();
   if (type == "Nmt") return std::make_unique<Nmt>();

@@ -23,7 +23,8 @@ int32_t named_token(const Json& pair) {
 }  // namespace
 
 Processor::Processor(const Json& description) {
-  if (!description.is_null()) add(description);
+  there_ = !description.is_null();
+  if (there_) add(description);
 }
 
 void Processor::add(const Json& json) {

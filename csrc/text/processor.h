@@ -16,6 +16,8 @@ class Processor {
   // Of tokenizer.json's "post_processor"; ModelError for one that isn't known or is incomplete.
   explicit Processor(const Json& description);
 
+  // False where the file has none.
+  bool there() const noexcept { return there_; }
   // How many tokens are put around.
   size_t added(bool pair) const noexcept { return pair ? added_pair_ : added_single_; }
   // Adds tokens and their types. Whether the last one is special.
@@ -36,7 +38,7 @@ class Processor {
   // Without a processor two texts are laid end to end, the second with the type 1.
   Template single_{{.text = 0}}, pair_{{.text = 0}, {.text = 1, .type = 1}};
   size_t added_single_ = 0, added_pair_ = 0;
-  bool has_template_ = false;
+  bool there_ = false, has_template_ = false;
 };
 
 }  // namespace trine::text

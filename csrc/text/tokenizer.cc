@@ -152,6 +152,8 @@ void Tokenizer::encode(std::string_view first, const std::string_view* second,
   }
   out.ends_special =
       processor_.run(kept[0], pair ? &kept[1] : nullptr, how.special, out.ids, out.types);
+  // Without a processor nothing gives parts that were cut the types that whole texts have.
+  if (out.cut > 0 && !processor_.there()) std::fill(out.types.begin(), out.types.end(), 0);
 }
 
 size_t Tokenizer::prompt_length(std::string_view prompt, std::optional<int64_t> limit) const {

@@ -122,9 +122,9 @@ void append_lower(std::string& out, char32_t c) {
   if (c == 0x130) append_utf8(out, 0x307);
 }
 
-void normalize(std::string_view text, Form form, std::string& out) {
-  const bool compat = form == Form::kNfkc || form == Form::kNfkd;
-  const bool composes = form == Form::kNfc || form == Form::kNfkc;
+void normalize(std::string_view text, NormalForm form, std::string& out) {
+  const bool compat = form == NormalForm::kNfkc || form == NormalForm::kNfkd;
+  const bool composes = form == NormalForm::kNfc || form == NormalForm::kNfkc;
   const unsigned changes =
       composes ? (compat ? kNotNfkc : kNotNfc) : (compat ? kDecomposesCompat : kDecomposes);
   Units units;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Characters as the `tokenizers` library sees them; the head of unicode_tables.inc says how that was found.
+// Characters as the `tokenizers` library sees them; the head of unicode_tables.inc says how that
+// was found.
 #pragma once
 
 #include <cstdint>
@@ -58,8 +59,8 @@ inline bool has(char32_t c, unsigned flags) noexcept { return (kind_of(c).flags 
 char32_t lower(char32_t c) noexcept;
 void append_lower(std::string& out, char32_t c);
 
-enum class Form : uint8_t { kNfc, kNfd, kNfkc, kNfkd };
-void normalize(std::string_view text, Form form, std::string& out);
+enum class NormalForm : uint8_t { kNfc, kNfd, kNfkc, kNfkd };
+void normalize(std::string_view text, NormalForm form, std::string& out);
 
 // Bytes of the first grapheme of a text that isn't empty.
 size_t grapheme_length(std::string_view text) noexcept;

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vectors of token ids, from a compiled file, without Python:
+// Semantic search over the lines of a file, without Python:
 //
 //   trine compile demo -o model.trine
-//   echo "0 2058 2007 2788 2" | embed model.trine
+//   embed model.trine lines.txt "what to look for" [HOW_MANY]
 //
-// Standard input has the ids of a text on each line, special tokens included. (The library does not
-// read text yet: in Python, model.tokenize([text]).ids gives them.) Out comes a line of numbers for
-// each, and on standard error how much each is like the first.
+// The lines that mean the most alike come first, each with its cosine.
 #include <trine.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <iostream>
-#include <sstream>
+#include <cstdlib>
+#include <fstream>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -31,25 +31,28 @@ double cosine(std::span<const float> a, std::span<const float> b) {
 }  // namespace
 
 int main(int count, char** arguments) try {
-  if (count != 2) {
-    std::fprintf(stderr, "usage: %s MODEL.trine < lines of token ids\n", arguments[0]);
+  if (count != 4 && count != 5) {
+    std::fprintf(stderr, "usage: %s MODEL.trine LINES QUERY [HOW_MANY]\n", arguments[0]);
     return 2;
   }
   const auto model = trine::Model::load(arguments[1], {.threads = 2});
-  trine::Batch batch;
-  for (std::string line; std::getline(std::cin, line);) {
-    std::istringstream words(line);
-    std::vector<int32_t> ids;
-    for (int32_t id; words >> id;) ids.push_back(id);
-    batch.add(ids);
-  }
-  const trine::Outputs out = model.run(batch);
-  const trine::Output& vectors = out["sentence_embedding"];
-  for (size_t row = 0; row < vectors.rows; ++row) {
-    for (const float value : vectors[row]) std::printf("%.9g ", double{value});
-    std::printf("\n");
-    std::fprintf(stderr, "%zu: %.4f\n", row, cosine(vectors[0], vectors[row]));
-  }
+  std::ifstream file(arguments[2]);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+
+  const trine::Outputs found = model.encode(lines);
+  const trine::Outputs asked = model.encode({arguments[3]});
+  const trine::Output& vectors = found["sentence_embedding"];
+  std::vector<double> scores;
+  for (size_t row = 0; row < vectors.rows; ++row)
+    scores.push_back(cosine(vectors[row], asked["sentence_embedding"][0]));
+
+  std::vector<size_t> order(lines.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return scores[a] > scores[b]; });
+  order.resize(std::min<size_t>(order.size(), count == 5 ? std::atoi(arguments[4]) : 5));
+  for (const size_t i : order) std::printf("%.4f %s\n", scores[i], lines[i].c_str());
   return 0;
 } catch (const trine::Error& error) {
   std::fprintf(stderr, "%s\n", error.what());

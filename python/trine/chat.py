@@ -118,6 +118,76 @@ def render(
         raise InputError(f"{source}: the chat template fails: {error!r}") from error
 
 
+CONTENT = "{content}"  # where the content goes in what `frames` returns
+
+
+def frames(template: str, *, source: str, special: Mapping[str, str]) -> dict[str, str]:
+    """Find out what a template puts around each message, for programs without jinja.
+
+    Returns
+    -------
+    dict of str to str
+        ``begin``: before the first message; ``user`` and ``assistant``: a message, with `CONTENT`
+        for what it says; ``answer``: the answer's opening; ``system``, where the template has such
+        messages: one that takes the place of ``begin``. Empty if the template does anything else
+        with conversations, or jinja2 isn't installed.
+    """
+
+    def run(*contents: str, system: str = "", answer: bool = False) -> str:
+        roles = ("user", "assistant")
+        messages = [{"role": roles[i % 2], "content": x} for i, x in enumerate(contents)]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        return render(
+            template, messages, source=source, special=special, add_generation_prompt=answer
+        )
+
+    try:
+        before, behind = _parts(run("Uno"), "Uno")
+        opened = run("Uno", answer=True)
+        _, middle, end = _parts(run("Uno", "Due"), "Uno", "Due")
+        _, _, between, _ = _parts(run("Uno", "Due", "Tre"), "Uno", "Due", "Tre")
+        user = between.removeprefix(end)
+        found = {
+            "begin": before.removesuffix(user),
+            "user": user + CONTENT + behind,
+            "assistant": middle.removeprefix(behind) + CONTENT + end,
+            "answer": opened.removeprefix(before + "Uno" + behind),
+        }
+        expected = [run(*"abcde", answer=True)]
+        joined = [_joined(found, found["begin"], "abcde")]
+    except (InputError, ModelError):
+        return {}
+    try:
+        first, second, _ = _parts(run("Uno", system="Zero"), "Zero", "Uno")
+        found["system"] = first + CONTENT + second.removesuffix(user)
+        expected.append(run(*"abc", system="s", answer=True))
+        joined.append(_joined(found, found["system"].replace(CONTENT, "s"), "abc"))
+    except (InputError, ModelError):  # no such messages, as in some published templates
+        found.pop("system", None)
+    marks = {name: text.count(CONTENT) for name, text in found.items()}
+    plain = all(n == (name not in ("begin", "answer")) for name, n in marks.items())
+    return found if plain and joined == expected else {}
+
+
+def _parts(text: str, *contents: str) -> list[str]:
+    """Cut a text at contents that come once each, in this order; InputError if they don't."""
+    parts = []
+    for content in contents:
+        if text.count(content) != 1:
+            raise InputError(f"{content!r} is not there once")
+        part, _, text = text.partition(content)
+        parts.append(part)
+    return [*parts, text]
+
+
+def _joined(found: Mapping[str, str], begin: str, contents: str) -> str:
+    """Return a conversation put together from frames, with the answer's opening."""
+    roles = ("user", "assistant")
+    turns = [found[roles[i % 2]].replace(CONTENT, x) for i, x in enumerate(contents)]
+    return begin + "".join(turns) + found["answer"]
+
+
 def check(messages: object) -> None:
     """Raise InputError unless this is a conversation."""
     if isinstance(messages, str | bytes | Mapping) or not hasattr(messages, "__iter__"):

@@ -3,7 +3,8 @@
 
 The core maps the file and runs it in place; see docs/compiled-files.md. The metadata that is
 Python's business: ``config.json`` and ``tokenizer.json`` as texts, ``trine.task``, ``trine.model``
-(what `Checkpoint` holds) and ``trine.tokenizer`` (the settings around the tokenizer).
+(what `Checkpoint` holds) and ``trine.tokenizer`` (the settings around the tokenizer) and
+``trine.chat.*`` (what a chat template puts around messages, for C++).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from trine import _core
+from trine import _core, chat
 from trine._core import DeviceError, InputError, ModelError
 from trine.checkpoint import Checkpoint
 from trine.files import field
@@ -61,15 +62,20 @@ def save(
     if tokenizer.exist():
         encoder = tokenizer.encoder()
         metadata["tokenizer.json"] = encoder.backend.to_str()
+        template = tokenizer.chat_template()
         settings = {
             "limit": max_seq_length or encoder.limit,
             "token_types": encoder.token_types,
             "side": encoder.side,
             "special": encoder.special,
-            "chat_template": tokenizer.chat_template(),
+            "chat_template": template,
             "special_tokens": tokenizer.special_tokens(),
         }
         metadata["trine.tokenizer"] = _dump(settings)
+        if template:
+            special = tokenizer.special_tokens()
+            framed = chat.frames(template, source=checkpoint.source, special=special)
+            metadata |= {f"trine.chat.{name}": text for name, text in framed.items()}
     _core.save(core, path, metadata)
 
 

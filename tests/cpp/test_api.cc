@@ -125,7 +125,8 @@ TEST(a_generator_writes_what_a_session_writes) {
   const Generation ended = model.generate(
       prompts[0], {.max_new_tokens = 50, .end_tokens = std::vector{whole.tokens[3]}});
   CHECK(ended.finish == Finish::kEndToken && ended.tokens.size() <= 4);
-  CHECK_THROWS_WITH(model.generate({}, {}), InputError, "a prompt of one token or more");
+  CHECK_THROWS_WITH(model.generate(std::vector<int32_t>{}), InputError,
+                    "a prompt of one token or more");
   CHECK_THROWS_WITH(Generator(model, 8).remove(3), InputError, "no sequence 3");
 }
 
