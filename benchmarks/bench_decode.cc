@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // bench_decode [threads [bfloat16]]: what a step of generation spends its time on: attention over
-// caches and linears of few rows, both bound by memory, and the table of rope's angles. Median, and
-// its share of the bandwidth that a plain read of memory reaches.
+// caches (in float32 or bfloat16) and linears of few rows in every dtype, both bound by memory, and
+// the table of rope's angles. Median, and its share of the bandwidth that a plain read of memory
+// reaches; the bandwidth is measured again beside each shape, since it drifts.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -77,22 +78,38 @@ void attention(const cpu::Workers& workers, int32_t heads, int32_t kv_heads, int
   report(what, seconds / layers, double(per_token * past) * 4, limit);
 }
 
-void linear(const cpu::Workers& workers, int64_t m, int64_t n, int64_t k, double limit) {
-  const int64_t panels = cpu::packed_floats(n, k);
-  const int64_t copies = std::max<int64_t>(1, (int64_t{64} << 20) / panels);
-  Floats w(panels * copies), x(m * k), y(m * n);
+struct Format {
+  const char* name;
+  int64_t bits;  // of a weight, with all that belongs to it
+  void (*drive)(const LinearArgs&, const cpu::Workers&) noexcept;
+};
+constexpr Format kFormats[] = {{"float32", 32, cpu::linear},
+                               {"bfloat16", 16, cpu::linear_bf16},
+                               {"int4, 8 bits", 9, cpu::linear_q8},
+                               {"int4", 5, cpu::linear_int4}};
+
+// Whatever bits: no kernel's speed depends on them, as long as none is denormal or NaN.
+void linear(const cpu::Workers& workers, const Format& format, int64_t m, int64_t n, int64_t k) {
+  const int64_t bytes = n * k * format.bits / 8;
+  const int64_t copies = std::max<int64_t>(1, (int64_t{256} << 20) / bytes);
+  Floats x(m * k), y(m * n);
+  const auto memory = host::alloc(size_t(bytes * copies));
+  std::byte* const w = memory.get();
+  std::fill_n(reinterpret_cast<uint32_t*>(w), bytes * copies / 4, 0x34123412u);
   LinearArgs args = {};
   args.x = x.data(), args.ldx = k, args.y = y.data(), args.ldy = n;
   args.m = m, args.n = n, args.k = k;
   const double seconds = median([&] {
     for (int64_t i = 0; i < copies; ++i) {
-      args.w = w.data() + i * panels;
-      cpu::linear(args, workers);
+      args.w = w + i * bytes;
+      format.drive(args, workers);
     }
   });
   char what[80];
-  std::snprintf(what, sizeof what, "linear %d x %d x %d", int(m), int(n), int(k));
-  report(what, seconds / double(copies), double(panels) * 4, limit);
+  std::snprintf(what, sizeof what, "linear %d x %d x %d in %s", int(m), int(n), int(k),
+                format.name);
+  report(what, seconds / double(copies), double(bytes),
+         cpu::read_bandwidth_gbs(workers.pool->size()));
 }
 
 void rotary(const cpu::Workers& workers) {
@@ -116,11 +133,15 @@ int main(int argc, char** argv) {
   using namespace trine;
   cpu::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 1);
   const cpu::KernelTable& table = cpu::select_kernel_table();
+  constexpr int64_t kDepth = 8192;
   const bool bf16 = argc > 2 && std::string_view(argv[2]) == "bfloat16";
-  const size_t need = std::max({table.attention.scratch_bytes(8192, 128, 0),
-                                table.attention_bf16.scratch_bytes(8192, 128, 0),
-                                table.linear.scratch_bytes(8192)});
-  const size_t stride = (need + 63) / 64 * 64;
+  size_t stride = std::max(table.attention.scratch_bytes(kDepth, 128, 0),
+                           table.attention_bf16.scratch_bytes(kDepth, 128, 0));
+  for (const cpu::LinearKernel* kernel : {&table.linear, &table.linear_bf16, &table.linear_int8,
+                                          &table.linear_int4, &table.linear_q8}) {
+    stride = std::max(stride, kernel->scratch_bytes(kDepth));
+  }
+  stride = (stride + 63) / 64 * 64;
   const auto scratch = host::alloc(stride * size_t(pool.size()));
   const cpu::Workers workers = {&table, &pool, scratch.get(), stride};
   const double limit = cpu::read_bandwidth_gbs(pool.size());
@@ -131,10 +152,16 @@ int main(int argc, char** argv) {
     attention(workers, 9, 3, 64, past, bf16, limit);
     attention(workers, 16, 2, 64, past, bf16, limit);
   }
-  for (const int64_t m : {1, 2, 4, 8, 16}) {
-    linear(workers, m, 49152, 576, limit);
-    linear(workers, m, 2048, 2048, limit);
-    linear(workers, m, 8192, 2048, limit);
+  for (const Format& format : kFormats) {
+    for (const int64_t m : {1, 2, 4, 8, 16}) {
+      for (const auto& [n, k] : {std::pair<int64_t, int64_t>{49152, 576},
+                                 {3072, 576},
+                                 {576, 1536},
+                                 {2048, 2048},
+                                 {2048, 8192}}) {
+        linear(workers, format, m, n, k);
+      }
+    }
   }
   rotary(workers);
 }

@@ -2,15 +2,16 @@
 """Time text generation beside its rivals, interleaved in one process.
 
     python benchmarks/generation.py --folder HF [--gguf FILE] [--openvino-gguf FILE]
-        [--dtype float32|bfloat16]
+        [--dtype float32|bfloat16|int8|int4]
         [--engines trine,llamacpp,transformers,openvino] [--prompts 128,512] [--batches 1,8]
-        [--tokens 32] [--rounds 8] [--threads 2] [--json OUT]
+        [--tokens 32] [--rounds 8] [--threads 2] [--cpu-time] [--json OUT]
 
 A prompt of random ids is run to its first token (prefill), and to `--tokens` more behind 32 ids
 (decode; the time of the first is taken off). Every round has other ids, for some engines keep
-prefixes. trine, transformers read the folder; llama.cpp and OpenVINO GenAI the GGUF file of the
-same weights. All are greedy and ignore end-of-text tokens. The limit is the bytes that a token
-reads, all weights once, at the bandwidth that is measured in the same run.
+prefixes. trine and transformers read the folder; trine-gguf, llama.cpp and OpenVINO GenAI the GGUF
+file of the same weights. In int8 and int4 transformers and OpenVINO take bfloat16. All are greedy
+and ignore end-of-text tokens. The limit is the bytes that a token reads, all weights once, at the
+bandwidth that is measured in the same run.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ class Transformers:
 
         torch.set_num_threads(args.threads)
         self.torch = torch
-        dtype = getattr(torch, args.dtype)
+        dtype = torch.float32 if args.dtype == "float32" else torch.bfloat16
         self.model = AutoModelForCausalLM.from_pretrained(args.folder, dtype=dtype).eval()
 
     def run(self, prompts: list[list[int]], new: int) -> list[int]:
@@ -138,7 +139,7 @@ class OpenVino:
         import openvino_genai
 
         self.genai = openvino_genai
-        precision = {"float32": "f32", "bfloat16": "bf16"}[args.dtype]
+        precision = "f32" if args.dtype == "float32" else "bf16"
         self.pipeline = openvino_genai.LLMPipeline(
             str(args.openvino_gguf or args.gguf),
             "CPU",
@@ -175,21 +176,22 @@ def quantile(values: Sequence[float], q: float) -> float:
 
 
 def measure(
-    engines: dict[str, Engine], batch: int, length: int, new: int, rounds: int
+    engines: dict[str, Engine], batch: int, length: int, new: int, args: argparse.Namespace
 ) -> dict[str, list[float]]:
     """Seconds of a prefill (new 1), or of `new` - 1 steps of decoding, by engine and round."""
     rng = np.random.default_rng(batch * 1000 + length)
     times: dict[str, list[float]] = {name: [] for name in engines}
-    for turn in range(rounds + 1):
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    for turn in range(args.rounds + 1):
         ids = rng.integers(LEAST_ID, MOST_ID, (2, batch, length)).tolist()
         for name, engine in engines.items():
-            start = time.perf_counter()
+            start = clock()
             engine.run(ids[0], 1)
-            middle = time.perf_counter()
+            middle = clock()
             seconds = middle - start
             if new > 1:
                 engine.run(ids[1], new)
-                seconds = time.perf_counter() - middle - seconds
+                seconds = clock() - middle - seconds
             if turn:  # the first round warms up
                 times[name].append(seconds)
             time.sleep(PAUSE)
@@ -216,16 +218,21 @@ def report(case: str, times: dict[str, list[float]], tokens: int, limit: float) 
 def parse() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--folder", type=Path)
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("--openvino-gguf", type=Path, help="OpenVINO reads F16, but no F32 or BF16")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument(
+        "--dtype", default="float32", choices=["float32", "bfloat16", "int8", "int4"]
+    )
     parser.add_argument("--engines", default="trine,llamacpp,transformers")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompts", default="128,512")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of the process; on a busy machine, with one thread"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     args.prompts = [int(x) for x in args.prompts.split(",") if x]
@@ -242,7 +249,7 @@ def main() -> None:
     print({name: engine.run(ids, 6) for name, engine in engines.items()})  # do they agree?
     results: dict[str, Any] = {}
     for length in args.prompts:
-        times = measure(engines, 1, length, 1, args.rounds)
+        times = measure(engines, 1, length, 1, args)
         results[f"prefill {length}"] = report(f"prefill {length}", times, length, 0)
     from trine import _core
 
@@ -251,7 +258,7 @@ def main() -> None:
     limit = bandwidth / trine.model.info()["weight_bytes"]
     print(f"{bandwidth / 1e9:.1f} GB/s: at most {limit:.1f} steps/s")
     for batch in args.batches:
-        times = measure(engines, batch, BEFORE_DECODE, args.tokens + 1, args.rounds)
+        times = measure(engines, batch, BEFORE_DECODE, args.tokens + 1, args)
         case = f"decode x{batch}"
         results[case] = report(case, times, args.tokens * batch, limit * batch)
     if args.json:

@@ -160,6 +160,10 @@ constexpr std::optional<DType> parse_dtype(std::string_view name) noexcept {
   return std::nullopt;
 }
 
+// Elements of a row that have a scale and a minimum of their own where linears compute in int4
+// (weights/groups.h).
+inline constexpr int64_t kGroup = 32;
+
 // What the linears of a model may compute in. kI8 and kI4 name a form of weights with scales in it
 // (Form, in backend.h), not just an array of numbers.
 inline constexpr DType kModelDTypes[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};

@@ -25,8 +25,8 @@ struct PanelForm {
   const char* name;
   DType dtype;
   std::vector<int64_t> (*shape)(int64_t k);  // of one panel
-  // Whole panels of [n, k].
-  void (*pack)(const void* w, DType, int64_t n, int64_t k, std::byte* packed,
+  // Whole panels of [n, k]; false when they cannot hold it.
+  bool (*pack)(const void* w, DType, int64_t n, int64_t k, std::byte* packed,
                cpu::ThreadPool&) noexcept;
   const cpu::LinearKernel cpu::KernelTable::* kernel;
 
@@ -42,6 +42,7 @@ constexpr PanelForm kPanelsF32 = {
     [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
        cpu::ThreadPool& pool) noexcept {
       cpu::pack_linear(w, dtype, n, k, reinterpret_cast<float*>(packed), pool);
+      return true;
     },
     &cpu::KernelTable::linear};
 
@@ -53,6 +54,7 @@ constexpr PanelForm kPanelsBF16 = {
     [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
        cpu::ThreadPool& pool) noexcept {
       cpu::pack_linear_bf16(w, dtype, n, k, reinterpret_cast<uint16_t*>(packed), pool);
+      return true;
     },
     &cpu::KernelTable::linear_bf16};
 
@@ -64,12 +66,38 @@ constexpr PanelForm kPanelsInt8 = {
     [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
        cpu::ThreadPool& pool) noexcept {
       cpu::pack_linear_int8(w, dtype, n, k, reinterpret_cast<int8_t*>(packed), pool);
+      return true;
     },
     &cpu::KernelTable::linear_int8};
 
-const PanelForm& panel_form(DType dtype) noexcept {
-  if (dtype == DType::kI8) return kPanelsInt8;
-  return dtype == DType::kBF16 ? kPanelsBF16 : kPanelsF32;
+template <int kBits>
+bool pack_groups(const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
+                 cpu::ThreadPool& pool) noexcept {
+  return cpu::pack_linear_groups(w, dtype, n, k, kBits, packed, pool);
+}
+
+constexpr PanelForm kPanelsInt4 = {
+    "panels_int4", kInt4Groups,
+    [](int64_t k) { return std::vector<int64_t>{(k + kGroup - 1) / kGroup, 5, cpu::kPanel, 4}; },
+    pack_groups<4>, &cpu::KernelTable::linear_int4};
+
+constexpr PanelForm kPanelsQ8 = {
+    "panels_q8", kQ8Groups,
+    [](int64_t k) { return std::vector<int64_t>{(k + kGroup - 1) / kGroup, 9, cpu::kPanel, 2}; },
+    pack_groups<8>, &cpu::KernelTable::linear_q8};
+
+// Of a weight that is multiplied in `dtype` (host::multiplied_dtype).
+const PanelForm& panel_form(const Graph& graph, NodeId weight, DType dtype) {
+  switch (dtype) {
+    case DType::kBF16:
+      return kPanelsBF16;
+    case DType::kI8:
+      return kPanelsInt8;
+    case DType::kI4:
+      return host::group_bits(graph, weight) == 4 ? kPanelsInt4 : kPanelsQ8;
+    default:
+      return kPanelsF32;
+  }
 }
 
 struct Kernels {
@@ -81,6 +109,12 @@ struct Kernels {
   }
   static void linear_int8(const LinearArgs& a, const RunContext& c) noexcept {
     cpu::linear_int8(a, workers(c));
+  }
+  static void linear_int4(const LinearArgs& a, const RunContext& c) noexcept {
+    cpu::linear_int4(a, workers(c));
+  }
+  static void linear_q8(const LinearArgs& a, const RunContext& c) noexcept {
+    cpu::linear_q8(a, workers(c));
   }
   static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
     cpu::attention(a, workers(c));
@@ -179,7 +213,7 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, DType dtype)
       : table_(cpu::select_kernel_table()), pool_(threads), dtype_(dtype) {
-    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8};
+    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
     host::require_dtype("cpu", dtype, kHas);
   }
 
@@ -190,7 +224,8 @@ class CpuBackend : public Backend {
   Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
     const auto& dims = graph[weight].shape.dims;
     const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
-    if (is_panels(consumer, slot, dtype)) return panel_form(dtype).of(dims[0], dims[1]);
+    if (is_panels(consumer, slot, dtype))
+      return panel_form(graph, weight, dtype).of(dims[0], dims[1]);
     if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
     if (consumer.op == Op::attention && slot >= 4) {
       const auto& a = consumer.as<AttentionAttrs>();
@@ -211,7 +246,8 @@ class CpuBackend : public Backend {
 
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
     const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
-    if (is_panels(consumer, slot, dtype)) return pack_panels(graph, weight, dtype);
+    if (is_panels(consumer, slot, dtype))
+      return pack_panels(graph, weight, panel_form(graph, weight, dtype));
     if (consumer.op == Op::embedding) return host::in_place(graph, weight);
     if (consumer.op == Op::attention && slot >= 4)
       return pack_positions(graph, weight, consumer, form(graph, weight, consumer, slot));
@@ -223,7 +259,8 @@ class CpuBackend : public Backend {
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {
     if (node.op == Op::linear) {
-      const cpu::LinearKernel& kernel = table_.*panel_form(in[1].dtype).kernel;
+      const DType dtype = host::multiplied_dtype(graph, node.inputs[1], node, 1, dtype_);
+      const cpu::LinearKernel& kernel = table_.*panel_form(graph, node.inputs[1], dtype).kernel;
       const int64_t depth = graph[node.inputs[0]].shape.cols();
       need_.linear = std::max(need_.linear, kernel.scratch_bytes(depth));
       if (kernel.quantise != nullptr) {
@@ -255,21 +292,36 @@ class CpuBackend : public Backend {
   }
 
   // Parts are whole panels (fuse merges no others), so each is packed into its own place.
-  Packed pack_panels(const Graph& graph, NodeId weight, DType dtype) {
+  Packed pack_panels(const Graph& graph, NodeId weight, const PanelForm& form) {
     const std::vector<host::Part> from = host::parts(graph, weight);
-    const PanelForm& form = panel_form(dtype);
     const auto size = [&form](const host::Part& p) {
       return static_cast<size_t>(checked_bytes(form.dtype, form.of(p.rows, p.cols).shape).value());
     };
     size_t bytes = 0;
     for (const auto& p : from) bytes += size(p);
-    const std::shared_ptr<std::byte> memory = host::alloc(bytes);
+    const std::shared_ptr<std::byte> memory = place(bytes);
     std::byte* to = memory.get();
     for (const auto& p : from) {
-      form.pack(p.data, p.dtype, p.rows, p.cols, to, pool_);
+      if (!form.pack(p.data, p.dtype, p.rows, p.cols, to, pool_))
+        host::throw_not_in_groups(graph, weight, static_cast<size_t>(&p - from.data()));
       to += size(p);
     }
     return {memory, memory.get(), bytes, form.dtype};
+  }
+
+  // Memory for weights. Those that are smaller than a huge page share some, so that reading them
+  // all does not miss in the TLB at every page, where the processor's own prefetching ends, too.
+  std::shared_ptr<std::byte> place(size_t bytes) {
+    constexpr size_t kLine = 64, kSmall = size_t{64} << 10, kLarge = size_t{2} << 20;
+    constexpr size_t kChunk = size_t{32} << 20;
+    if (bytes < kSmall || bytes >= kLarge) return host::alloc(bytes);
+    if (chunk_ == nullptr || kChunk - used_ < bytes) {
+      chunk_ = host::alloc(kChunk);
+      used_ = 0;
+    }
+    const std::shared_ptr<std::byte> piece(chunk_, chunk_.get() + used_);
+    used_ += (bytes + kLine - 1) / kLine * kLine;
+    return piece;
   }
 
   static Packed pack_positions(const Graph& graph, NodeId table, const Node& node,
@@ -292,6 +344,8 @@ class CpuBackend : public Backend {
   cpu::ThreadPool pool_;
   DType dtype_;
   ScratchNeed need_;
+  std::shared_ptr<std::byte> chunk_;  // where the next weights go
+  size_t used_ = 0;                   // of it
 };
 
 }  // namespace

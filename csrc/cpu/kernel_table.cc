@@ -25,7 +25,7 @@ namespace avx512 {
 extern const KernelTable kTable;
 }
 namespace avx512_vnni {
-extern const LinearKernel kLinearInt8;
+extern const LinearKernel kLinearInt8, kLinearInt4, kLinearQ8;
 }
 namespace avx512_bf16 {
 extern const LinearKernel kLinearBF16;
@@ -49,23 +49,47 @@ namespace {
 // Where dot products of bf16 are slow they have to be asked for.
 bool is_chosen_unasked(Isa isa) { return isa != Isa::kAvx512Bf16 || features().fast_avx512_bf16; }
 
-// `from` with other kernels for what is multiplied in bf16 and int8.
-KernelTable with_kernels(const KernelTable& from, Isa isa, const char* name,
-                         const LinearKernel& linear_bf16, const LinearKernel& linear_int8,
-                         const AttentionKernel& attention_bf16) noexcept {
+KernelTable named(const KernelTable& from, Isa isa, const char* name) noexcept {
   KernelTable table = from;
   table.isa = isa;
   table.name = name;
-  table.linear_bf16 = linear_bf16;
-  table.linear_int8 = linear_int8;
-  table.attention_bf16 = attention_bf16;
   return table;
 }
 
 #if defined(TRINE_X86)
+KernelTable with_vnni(KernelTable table) noexcept {
+  table.linear_int8 = avx512_vnni::kLinearInt8;
+  table.linear_int4 = avx512_vnni::kLinearInt4;
+  table.linear_q8 = avx512_vnni::kLinearQ8;
+  return table;
+}
+
 // Every processor with dot products of bf16 has those of int8, but a virtual machine may hide them.
-const LinearKernel& avx512_int8() noexcept {
-  return features().avx512_vnni ? avx512_vnni::kLinearInt8 : avx512::kTable.linear_int8;
+KernelTable with_bf16(Isa isa, const char* name) noexcept {
+  KernelTable table = named(avx512::kTable, isa, name);
+  if (features().avx512_vnni) table = with_vnni(table);
+  table.linear_bf16 = avx512_bf16::kLinearBF16;
+  table.attention_bf16 = avx512_bf16::kAttentionBF16;
+  return table;
+}
+
+KernelTable with_avx_vnni() noexcept {
+  KernelTable table = named(avx2::kTable, Isa::kAvxVnni, "avx_vnni");
+  table.linear_int8 = avx_vnni::kLinearInt8;
+  return table;
+}
+
+KernelTable with_amx() noexcept {
+  KernelTable table = with_bf16(Isa::kAmx, "amx");
+  table.linear_bf16 = amx::kLinearBF16;
+  if (features().amx_int8) table.linear_int8 = amx::kLinearInt8;
+  return table;
+}
+#elif defined(TRINE_ARM64)
+KernelTable with_dotprod() noexcept {
+  KernelTable table = named(neon::kTable, Isa::kNeonDot, "neon_dotprod");
+  table.linear_int8 = neon_dotprod::kLinearInt8;
+  return table;
 }
 #endif
 
@@ -88,38 +112,28 @@ const KernelTable* kernel_table(Isa isa) noexcept {
     case Isa::kAvx2:
       return features().avx2 ? &avx2::kTable : nullptr;
     case Isa::kAvxVnni: {
-      static const KernelTable table =
-          with_kernels(avx2::kTable, isa, "avx_vnni", avx2::kTable.linear_bf16,
-                       avx_vnni::kLinearInt8, avx2::kTable.attention_bf16);
+      static const KernelTable table = with_avx_vnni();
       return features().avx_vnni ? &table : nullptr;
     }
     case Isa::kAvx512:
       return features().avx512 ? &avx512::kTable : nullptr;
     case Isa::kAvx512Vnni: {
-      static const KernelTable table =
-          with_kernels(avx512::kTable, isa, "avx512_vnni", avx512::kTable.linear_bf16,
-                       avx512_vnni::kLinearInt8, avx512::kTable.attention_bf16);
+      static const KernelTable table = with_vnni(named(avx512::kTable, isa, "avx512_vnni"));
       return features().avx512_vnni ? &table : nullptr;
     }
     case Isa::kAvx512Bf16: {
-      static const KernelTable table =
-          with_kernels(avx512::kTable, isa, "avx512_bf16", avx512_bf16::kLinearBF16, avx512_int8(),
-                       avx512_bf16::kAttentionBF16);
+      static const KernelTable table = with_bf16(isa, "avx512_bf16");
       return features().avx512_bf16 ? &table : nullptr;
     }
     case Isa::kAmx: {
-      static const KernelTable table = with_kernels(
-          avx512::kTable, isa, "amx", amx::kLinearBF16,
-          features().amx_int8 ? amx::kLinearInt8 : avx512_int8(), avx512_bf16::kAttentionBF16);
+      static const KernelTable table = with_amx();
       return features().avx512_bf16 && features().amx_bf16 && amx_is_permitted() ? &table : nullptr;
     }
 #elif defined(TRINE_ARM64)
     case Isa::kNeon:
       return &neon::kTable;
     case Isa::kNeonDot: {
-      static const KernelTable table =
-          with_kernels(neon::kTable, isa, "neon_dotprod", neon::kTable.linear_bf16,
-                       neon_dotprod::kLinearInt8, neon::kTable.attention_bf16);
+      static const KernelTable table = with_dotprod();
       return features().neon_dotprod ? &table : nullptr;
     }
 #endif

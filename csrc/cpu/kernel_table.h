@@ -74,6 +74,11 @@ struct KernelTable {
   // Panels of [K / 4][16][4] int8, K filled up, then a float [16], the scales, and an int32 [16],
   // 128 times the sums of the columns' weights.
   LinearKernel linear_int8;
+  // Panels [ceil(N / 16)][K / 32] of lines: for each eighth of the group of K, in order, [16][4] of
+  // K in 4 or 8 bits (with 4, two eighths to a line: the first in the low halves of its bytes);
+  // then [16] scales and [16] minima in f16.
+  LinearKernel linear_int4;  // [5][64] bytes a group
+  LinearKernel linear_q8;    // [9][64] bytes a group
 
   AttentionKernel attention;
   AttentionKernel attention_bf16;  // lines of pairs in caches and tables of positions

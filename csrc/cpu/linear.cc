@@ -155,6 +155,14 @@ int64_t quantised_floats(const LinearKernel& kernel, int64_t rows, int64_t k) no
   return round_up(rows, kRowsAhead) * (kernel.row_words(k) + 1);
 }
 
+void linear_int4(const LinearArgs& args, const Workers& workers) noexcept {
+  drive(workers.table->linear_int4, args, workers);
+}
+
+void linear_q8(const LinearArgs& args, const Workers& workers) noexcept {
+  drive(workers.table->linear_q8, args, workers);
+}
+
 int64_t packed_floats(int64_t n, int64_t k) noexcept { return ceil_div(n, kPanel) * kPanel * k; }
 
 int64_t packed_bf16(int64_t n, int64_t k) noexcept {

@@ -25,6 +25,8 @@ int64_t quantised_floats(const LinearKernel&, int64_t rows, int64_t k) noexcept;
 void linear(const LinearArgs&, const Workers&) noexcept;
 void linear_bf16(const LinearArgs&, const Workers&) noexcept;
 void linear_int8(const LinearArgs&, const Workers&) noexcept;
+void linear_int4(const LinearArgs&, const Workers&) noexcept;
+void linear_q8(const LinearArgs&, const Workers&) noexcept;
 void attention(const AttentionArgs&, const Workers&) noexcept;
 void attention_bf16(const AttentionArgs&, const Workers&) noexcept;
 // Of a batch in which some sequence has a cache; both of them call it.
@@ -54,5 +56,11 @@ void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t
 // Each column's weights quantised as exec/int8.h has it.
 void pack_linear_int8(const void* w, DType dtype, int64_t n, int64_t k, int8_t* packed,
                       ThreadPool&) noexcept;
+
+// The same in groups of 4 or 8 bits, at least group_bits(dtype); false where weights/groups.h says
+// so. Bytes of one group of one panel: packed_group_bytes.
+int64_t packed_group_bytes(int bits) noexcept;
+bool pack_linear_groups(const void* w, DType dtype, int64_t n, int64_t k, int bits,
+                        std::byte* packed, ThreadPool&) noexcept;
 
 }  // namespace trine::cpu

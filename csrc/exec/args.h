@@ -49,6 +49,10 @@ struct KvView {
   const void* device = nullptr;    // on devices whose attention reads something else than `data`
 };
 
+// What operands of weights in groups say they are: bytes, and pairs of bytes. (A file of
+// safetensors has to hold them, so no type of our own would do.)
+inline constexpr DType kInt4Groups = DType::kU8, kQ8Groups = DType::kU16;
+
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
 // The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the
 // ISA has it), for every M, every blocking and every thread count: this is what makes results
@@ -57,11 +61,14 @@ struct KvView {
 // sums and all that follows stay in fp32.
 // `linear_int8` takes weights as int8 with a scale for each column of y, and each row of x times
 // its own scale rounded to int8 (exec/int8.h). Their products are summed as integers, so exactly.
+// `linear_int4` and `linear_q8` take weights in groups of 32 of K (weights/groups.h), and round x
+// in the same groups to integers of -127 .. 127 times a float, the largest magnitude / 127. Sums
+// within a group are exact; they are added up in ascending order.
 struct LinearArgs {
   const float* x;
   int64_t ldx;
-  // ref: row-major [N][K] of float or bf16, of int8 as exec/int8.h has it; cpu: packed panels, see
-  // cpu/kernel_table.h
+  // ref: row-major [N][K] of float, bf16 or groups, of int8 as exec/int8.h has it; cpu: packed
+  // panels, see cpu/kernel_table.h
   const void* w;
   const float* bias;      // [N], or null; the cpu backend pads it with zeros to a multiple of 16
   const float* residual;  // row stride ldr, or null; may be the same memory as y
@@ -208,9 +215,9 @@ struct ScaleArgs {
 };
 
 // y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the
-// checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. A single table
-// may be I8: a linear's weight, in the form that `linear_int8` reads. Ids were checked before the
-// run.
+// checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. A table that is
+// alone may be a linear's weight instead, as linear_int8 (I8), linear_int4 or linear_q8 reads it.
+// Ids were checked before the run.
 struct EmbeddingArgs {
   static constexpr int kMaxTables = 3;
   const int32_t* ids[kMaxTables];

@@ -28,13 +28,19 @@ int64_t longest(const BatchView& batch) {
   return length;
 }
 
-// Of what is read element by element; blocks are unpacked to float32.
-size_t element_size(DType dtype) {
-  return block_of(dtype) == 1 ? size_of(dtype) : size_of(DType::kF32);
+// Bits of what is read element by element; blocks are unpacked to float32.
+size_t element_bits(DType dtype) {
+  return 8 * (block_of(dtype) == 1 ? size_of(dtype) : size_of(DType::kF32));
 }
 
-// Bytes that an element of each weight takes, in the widest form that a consumer holds it in.
-std::map<std::string_view, size_t> weight_sizes(const Graph& graph, DType dtype) {
+// Of a weight in the dtype that a consumer holds it in; groups with their scales and minima.
+size_t element_bits(const Graph& graph, NodeId weight, DType dtype) {
+  if (dtype == DType::kI4) return host::group_bits(graph, weight) == 4 ? 5 : 9;
+  return element_bits(dtype);
+}
+
+// Bits that an element of each weight takes, in the widest form that a consumer holds it in.
+std::map<std::string_view, size_t> weight_bits(const Graph& graph, DType dtype) {
   std::map<std::string_view, size_t> sizes;
   for (const Node& node : graph.nodes) {
     for (size_t slot = 0; slot < node.inputs.size(); ++slot) {
@@ -43,15 +49,16 @@ std::map<std::string_view, size_t> weight_sizes(const Graph& graph, DType dtype)
       const std::string_view name = graph[id].as<WeightAttrs>().name;
       DType held = DType::kF32;
       if (node.op == Op::embedding) held = graph.weights->at(name).dtype;
-      if (node.op == Op::linear && slot == 1) held = host::weight_dtype(node, dtype);
+      const bool quantised = is_quantised(host::weight_dtype(node, dtype));
+      if (slot == 1 && (node.op == Op::linear || quantised)) held = host::weight_dtype(node, dtype);
       size_t& size = sizes[name];
-      size = std::max(size, element_size(held));
+      size = std::max(size, element_bits(graph, id, held));
     }
   }
   for (const Node& node : graph.nodes) {  // what was folded is left as it is stored
     if (node.op != Op::weight) continue;
     const std::string_view name = node.as<WeightAttrs>().name;
-    sizes.try_emplace(name, element_size(graph.weights->at(name).dtype));
+    sizes.try_emplace(name, element_bits(graph.weights->at(name).dtype));
   }
   return sizes;
 }
@@ -299,13 +306,13 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
 EngineInfo Engine::info() {
   EngineInfo out;
   out.backend = backend_->properties();
-  const std::map<std::string_view, size_t> used = weight_sizes(graph_, out.backend.dtype);
+  const std::map<std::string_view, size_t> used = weight_bits(graph_, out.backend.dtype);
   for (const Tensor& tensor : *graph_.weights) {
     if (const auto size = used.find(tensor.name); size != used.end()) {
       size_t elements = 1;
       for (const int64_t d : tensor.shape) elements *= static_cast<size_t>(d);
       out.parameters += elements;
-      out.weight_bytes += elements * size->second;
+      out.weight_bytes += elements * size->second / 8;
     } else {
       out.unused_tensors.emplace_back(tensor.name);
     }

@@ -48,6 +48,16 @@ Packed as_bf16(const Graph&, NodeId weight);
 // The operand as rows of int8, as the reference reads them (exec/int8.h).
 Packed as_int8(const Graph&, NodeId weight);
 
+// How many bits an element has where int4 holds this weight in groups: 8 if any of its parts is
+// stored in more than 4 (weights/groups.h).
+int group_bits(const Graph&, NodeId weight);
+
+// The operand as rows of Group. ModelError where an element is not finite or too large.
+Packed as_groups(const Graph&, NodeId weight);
+
+// What both host backends say of such a weight; `part` of a concat_rows node.
+[[noreturn]] void throw_not_in_groups(const Graph&, NodeId weight, size_t part);
+
 // The operand as dense float32 with `padding` zeros behind it: in place when it lies so in the
 // checkpoint and no padding is asked for, else a copy.
 Packed as_f32(const Graph&, NodeId weight, int64_t padding = 0);

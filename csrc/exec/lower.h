@@ -89,6 +89,14 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     return in_dtype(DType::kBF16, 16, [](const Args& a, const RunContext& c) noexcept {
       Kernels::linear_bf16(a.in(c), c);
     });
+  if (args.w.dtype == kInt4Groups)
+    return in_dtype(DType::kI4, 5, [](const Args& a, const RunContext& c) noexcept {
+      Kernels::linear_int4(a.in(c), c);
+    });
+  if (args.w.dtype == kQ8Groups)
+    return in_dtype(DType::kI4, 9, [](const Args& a, const RunContext& c) noexcept {
+      Kernels::linear_q8(a.in(c), c);
+    });
   return in_dtype(DType::kF32, 32,
                   [](const Args& a, const RunContext& c) noexcept { Kernels::linear(a.in(c), c); });
 }

@@ -14,6 +14,10 @@ struct Kernels {
   static void linear(const LinearArgs& a, const RunContext&) noexcept { ref::linear(a); }
   static void linear_bf16(const LinearArgs& a, const RunContext&) noexcept { ref::linear_bf16(a); }
   static void linear_int8(const LinearArgs& a, const RunContext&) noexcept { ref::linear_int8(a); }
+  static void linear_int4(const LinearArgs& a, const RunContext&) noexcept {
+    ref::linear_groups(a);
+  }
+  static void linear_q8(const LinearArgs& a, const RunContext&) noexcept { ref::linear_groups(a); }
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
   static void attention_bf16(const AttentionArgs& a, const RunContext&) noexcept {
     ref::attention_bf16(a);
@@ -51,7 +55,7 @@ class NoContext : public DeviceContext {
 class RefBackend : public Backend {
  public:
   explicit RefBackend(DType dtype) : dtype_(dtype) {
-    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8};
+    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
     host::require_dtype("ref", dtype, kHas);
   }
   BackendInfo properties() const override { return {"ref", "scalar", 1, dtype_}; }
@@ -60,6 +64,10 @@ class RefBackend : public Backend {
   Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
     const auto& dims = graph[weight].shape.dims;
     const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
+    if (dtype == DType::kI4) {
+      const bool few = host::group_bits(graph, weight) == 4;
+      return {few ? "groups_int4" : "groups_q8", few ? kInt4Groups : kQ8Groups, dims};
+    }
     if (dtype == DType::kI8) return {"dense_int8", dtype, {dims[0], int8::row_bytes(dims[1])}};
     if (dtype == DType::kBF16) return {"dense_bf16", dtype, dims};
     if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
@@ -67,6 +75,7 @@ class RefBackend : public Backend {
   }
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
     const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
+    if (dtype == DType::kI4) return host::as_groups(graph, weight);
     if (dtype == DType::kI8) return host::as_int8(graph, weight);
     if (dtype == DType::kBF16) return host::as_bf16(graph, weight);
     return consumer.op == Op::embedding ? host::in_place(graph, weight)

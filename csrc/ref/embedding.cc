@@ -4,6 +4,7 @@
 
 #include "exec/int8.h"
 #include "ref/ref.h"
+#include "weights/groups.h"
 
 namespace trine::ref {
 
@@ -41,6 +42,16 @@ double element(const void* table, DType dtype, int64_t index) {
   return dtype == DType::kF16 ? f16_value(bits) : bf16_value(bits);
 }
 
+// The table alone, as rows of Group.
+void embed_groups(const EmbeddingArgs& args) noexcept {
+  const auto* const groups = static_cast<const Group*>(args.tables[0]);
+  for (int64_t i = 0; i < args.rows; ++i) {
+    const Group* const row = groups + args.ids[0][i] * groups_of(args.cols);
+    for (int64_t j = 0; j < args.cols; ++j)
+      args.y[i * args.ldy + j] = row[j / kGroup].value(j % kGroup);
+  }
+}
+
 }  // namespace
 
 void embedding(const EmbeddingArgs& args) noexcept {
@@ -55,6 +66,7 @@ void embedding(const EmbeddingArgs& args) noexcept {
     }
     return;
   }
+  if (args.dtypes[0] == kInt4Groups || args.dtypes[0] == kQ8Groups) return embed_groups(args);
   for (int64_t i = 0; i < args.rows; ++i) {
     for (int64_t j = 0; j < args.cols; ++j) {
       double sum = element(args.tables[0], args.dtypes[0], args.ids[0][i] * args.cols + j);

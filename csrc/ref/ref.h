@@ -14,6 +14,8 @@ void linear(const LinearArgs& args) noexcept;
 void linear_bf16(const LinearArgs& args) noexcept;
 // Rows of w are int8::row_bytes(k) apart; the scale is behind the integers.
 void linear_int8(const LinearArgs& args) noexcept;
+// Here `w` is row-major [n][groups_of(k)] of Group, of 4 bits or 8.
+void linear_groups(const LinearArgs& args) noexcept;
 void attention(const AttentionArgs& args);
 void attention_bf16(const AttentionArgs& args);
 // What attention_bf16 rounds and multiplies values with: exp(score - largest of the row) for each

@@ -80,24 +80,13 @@ struct Q8_0 {  // d, 32 signed bytes
   }
 };
 
-// Scale and minimum of sub-block j of Q4_K and Q5_K: six bits each, in 12 bytes. The first four of
-// each lie in the low bits of bytes 0..3 and 4..7; the last four have their low nibbles in bytes
-// 8..11 and their upper two bits on top of the first four.
-struct ScaleMin {
-  int scale, min;
-};
-ScaleMin scale_min(const uint8_t* p, int j) noexcept {
-  if (j < 4) return {p[j] & 0x3F, p[j + 4] & 0x3F};
-  return {(p[j + 4] & 0x0F) | ((p[j - 4] >> 6) << 4), (p[j + 4] >> 4) | ((p[j] >> 6) << 4)};
-}
-
 // Sub-blocks of 32 values in pairs: the low nibbles of 32 bytes, then the high ones. Bit j of
 // high[i], if there are any, is the fifth bit of value i in sub-block j.
 template <bool kFive>
 void k_nibbles(const uint8_t* p, const uint8_t* high, const uint8_t* q, float* out) noexcept {
   const float d = half_at(p), dmin = half_at(p + 2);
   for (int j = 0; j < 8; ++j) {
-    const ScaleMin s = scale_min(p + 4, j);
+    const KScale s = k_scale(p + 4, j);
     const float scale = d * static_cast<float>(s.scale), min = dmin * static_cast<float>(s.min);
     const uint8_t* const from = q + j / 2 * 32;
     const int shift = j % 2 * 4;

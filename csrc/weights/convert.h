@@ -56,4 +56,15 @@ void to_f32(DType dtype, const std::byte* src, float* dst, size_t n);
 // the product is exact, the sum rounds once, so that every reader of GGUF gets the same bits.
 void blocks_to_f32(DType dtype, const std::byte* src, float* dst, size_t n) noexcept;
 
+// Scale and minimum of sub-block j of Q4_K and Q5_K: six bits each, in 12 bytes. The first four of
+// each lie in the low bits of bytes 0..3 and 4..7; the last four have their low nibbles in bytes
+// 8..11 and their upper two bits on top of the first four.
+struct KScale {
+  int scale, min;
+};
+inline KScale k_scale(const uint8_t* p, int j) noexcept {
+  if (j < 4) return {p[j] & 0x3F, p[j + 4] & 0x3F};
+  return {(p[j + 4] & 0x0F) | ((p[j - 4] >> 6) << 4), (p[j + 4] >> 4) | ((p[j] >> 6) << 4)};
+}
+
 }  // namespace trine

@@ -8,6 +8,7 @@
 #include "exec/int8.h"
 #include "kernel_testing.h"
 #include "weights/convert.h"
+#include "weights/groups.h"
 
 namespace trine::test {
 
@@ -52,6 +53,31 @@ inline void pack_plainly(const Matrix<float>& w, Matrix<int8_t>& packed, Matrix<
     std::memcpy(panel + (lines + 1) * 64 + column, &sum, 4);
     std::memcpy(rows.row(j) + rows.cols() - 4, &scale.scale, 4);
   }
+}
+
+// Rows of groups of 4 or 8 bits in panels of 16 columns.
+inline std::vector<uint8_t> pack_plainly(const std::vector<Group>& groups, int64_t n, int bits) {
+  const int64_t depth = int64_t(groups.size()) / n, line = 64, lines = bits == 4 ? 5 : 9;
+  const int64_t panels = (n + cpu::kPanel - 1) / cpu::kPanel;
+  std::vector<uint8_t> packed(size_t(panels * depth * lines * line));
+  for (int64_t j = 0; j < n; ++j) {
+    for (int64_t g = 0; g < depth; ++g) {
+      const Group& group = groups[size_t(j * depth + g)];
+      const int64_t c = j % cpu::kPanel;
+      uint8_t* const to = packed.data() + (j / cpu::kPanel * depth + g) * lines * line;
+      for (int64_t k = 0; k < kGroup; ++k) {
+        const int64_t eighth = k / 4;
+        if (bits == 8) {
+          to[eighth * line + c * 4 + k % 4] = group.q[k];
+        } else {
+          to[eighth / 2 * line + c * 4 + k % 4] |= uint8_t(group.q[k] << (eighth % 2 * 4));
+        }
+      }
+      std::memcpy(to + (lines - 1) * line + c * 2, &group.scale, 2);
+      std::memcpy(to + (lines - 1) * line + 32 + c * 2, &group.min, 2);
+    }
+  }
+  return packed;
 }
 
 }  // namespace trine::test

@@ -22,7 +22,7 @@ using test::TempDir;
 using test::TinyLlama;
 using test::TinyModel;
 
-constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
+constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kI4};
 
 std::string read(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);

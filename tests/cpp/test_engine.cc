@@ -37,7 +37,7 @@ using test::TinyModel;
 
 const std::vector<std::string> kAll{"hidden", "pooled", "sentence", "both"};
 
-constexpr DType kDTypes[] = {DType::kF32, DType::kBF16};
+constexpr DType kDTypes[] = {DType::kF32, DType::kBF16, DType::kI4};
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   if (a.size() != b.size()) return false;
@@ -54,8 +54,10 @@ TEST(cpu_agrees_with_the_reference_node_by_node) {
       CHECK(nodes.size() > 20);
       // Rounding of up to ~50-term sums through three layers; a wrong index or scale is off by
       // thousands of times this. In bf16 a value that lies in the middle between two may be rounded
-      // to the other one: a unit of 2^-8 in a term of a sum.
-      const double tolerance = dtype == DType::kF32 ? 512 * test::kUnit : 0x1p-8;
+      // to the other one: a unit of 2^-8 in a term of a sum; in int4 a unit of 2^-7.
+      const double tolerance = dtype == DType::kF32    ? 512 * test::kUnit
+                               : dtype == DType::kBF16 ? 0x1p-8
+                                                       : 0x1p-7;
       for (const NodeComparison& n : nodes) {
         if (!(n.max_abs_difference <= tolerance * std::max(1.0, n.max_abs_reference))) {
           test::report_failure(

@@ -70,8 +70,8 @@ def test_best_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_dtype() -> None:
-    with pytest.raises(trine.DeviceError, match="float32, bfloat16 and int8"):
-        trine.load(HEADS / "model", dtype="int4")
+    with pytest.raises(trine.InputError, match="known are float32, bfloat16, int8, int4"):
+        trine.load(HEADS / "model", dtype="float64")
 
 
 def test_weight_bytes_and_memory() -> None:

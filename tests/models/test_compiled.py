@@ -20,7 +20,7 @@ from trine import _core, cli
 
 EXAMPLES = HERE / "examples"
 SEEDS = HERE.parent / "weights" / "compiled"
-DTYPES = ("float32", "bfloat16", "int8")
+DTYPES = ("float32", "bfloat16", "int8", "int4")
 FOLDERS = sorted(path.parent for path in HERE.glob("*/*/config.json"))
 INPUTS: dict[str, list[Any]] = {
     "ask": [{"question": "Who plays the harp?", "context": "Ada Lovelace plays the harp."}],

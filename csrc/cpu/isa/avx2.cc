@@ -4,6 +4,7 @@
 #if defined(TRINE_X86)
 
 #include "cpu/kernel_table.h"
+#include "cpu/simd/dot_avx2.h"
 #include "cpu/simd/vec_avx2.h"
 #include "exec/int8.h"
 #include "exec/rotary.h"

@@ -9,6 +9,7 @@
 #if defined(TRINE_X86)
 
 #include "cpu/kernel_table.h"
+#include "cpu/simd/dot_avx512.h"
 #include "cpu/simd/vec_avx512.h"
 #include "exec/int8.h"
 #include "exec/rotary.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Only what AVX-512 VNNI does better than AVX-512: linear on int8 weights.
+// Only what VNNI does better than AVX-512: linear on weights in integers.
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -9,6 +9,7 @@
 #if defined(TRINE_X86)
 
 #include "cpu/kernel_table.h"
+#include "cpu/simd/dot_avx512.h"
 #include "cpu/simd/vec_avx512.h"
 #include "exec/int8.h"
 
@@ -19,6 +20,7 @@ using namespace avx512;
 #include "cpu/kernels/math-inl.h"
 
 #include "cpu/kernels/linear-inl.h"
+#include "cpu/kernels/linear_int4-inl.h"
 #include "cpu/kernels/linear_int8-inl.h"
 
 constexpr int kDotOffset = 128;
@@ -28,8 +30,10 @@ static TRINE_INLINE Vec DotBytes(Vec x, Vec w, Vec sum) {
 
 #include "cpu/kernels/linear_int8_dot-inl.h"
 
-extern const LinearKernel kLinearInt8;
+extern const LinearKernel kLinearInt8, kLinearInt4, kLinearQ8;
 const LinearKernel kLinearInt8 = int8_kernel<DotInt8Format>();
+const LinearKernel kLinearInt4 = kLinearGroups<VnniDots, 4>;
+const LinearKernel kLinearQ8 = kLinearGroups<VnniDots, 8>;
 
 }  // namespace trine::cpu::avx512_vnni
 

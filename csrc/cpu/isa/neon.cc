@@ -4,6 +4,7 @@
 #if defined(TRINE_ARM64)
 
 #include "cpu/kernel_table.h"
+#include "cpu/simd/dot_neon.h"
 #include "cpu/simd/vec_neon.h"
 #include "exec/int8.h"
 #include "exec/rotary.h"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/kernel_table.h"
+#include "cpu/simd/dot_scalar.h"
 #include "cpu/simd/vec_scalar.h"
 #include "exec/int8.h"
 #include "exec/rotary.h"

@@ -7,6 +7,7 @@
 
 #include "cpu/kernels/linear-inl.h"
 #include "cpu/kernels/linear_bf16-inl.h"
+#include "cpu/kernels/linear_int4-inl.h"
 #include "cpu/kernels/linear_int8-inl.h"
 
 #include "cpu/kernels/attention_pack-inl.h"
@@ -32,6 +33,8 @@ static constexpr KernelTable all_kernels(Isa isa, const char* name) {
       kLinear,
       kLinearBF16,
       int8_kernel<WidenedInt8Format>(),
+      kLinearGroups<Dots, 4>,
+      kLinearGroups<Dots, 8>,
       attention_kernel<Float32Format>(),
       attention_kernel<WidenedFormat>(),
       layer_norm,

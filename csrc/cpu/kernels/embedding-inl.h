@@ -29,9 +29,41 @@ static void embedding_int8(const EmbeddingArgs& args, int64_t begin, int64_t end
   }
 }
 
+// Rows of one table in groups: a column of the panels that linear reads (kernel_table.h). Scale * q
+// is exact, so that no instruction set rounds otherwise.
+template <int kBits>
+static void embed_groups(const EmbeddingArgs& args, int64_t begin, int64_t end) {
+  constexpr int64_t kLines = kGroup * kBits / 32, kBytes = (kLines + 1) * 64;
+  const int64_t groups = (args.cols + kGroup - 1) / kGroup;
+  for (int64_t i = begin; i < end; ++i) {
+    const int64_t id = args.ids[0][i], column = id % kPanel;
+    const char* group = static_cast<const char*>(args.tables[0]) + id / kPanel * groups * kBytes;
+    float* const y = args.y + i * args.ldy;
+    for (int64_t k0 = 0; k0 < args.cols; k0 += kGroup, group += kBytes) {
+      float q[kGroup];
+      const auto* const bytes = reinterpret_cast<const uint8_t*>(group) + 4 * column;
+      for (int64_t k = 0; k < kGroup; ++k) {
+        const int64_t eighth = k / 4;
+        const int byte = bytes[(kBits == 4 ? eighth / 2 : eighth) * 64 + k % 4];
+        q[k] = static_cast<float>(kBits == 8 ? byte : eighth % 2 == 0 ? byte & 15 : byte >> 4);
+      }
+      const char* const last = group + 64 * kLines + 2 * column;
+      const Vec scale = Set(ReduceSum(LoadF16N(last, 1)));
+      const Vec min = Set(ReduceSum(LoadF16N(last + 2 * kPanel, 1)));
+      const int64_t n = args.cols - k0 < kGroup ? args.cols - k0 : kGroup;
+      for (int64_t k = 0; k < n; k += Vec::kLanes) {
+        const int64_t lanes = n - k < Vec::kLanes ? n - k : Vec::kLanes;
+        StoreUpTo(MulAdd(scale, LoadU(q + k), min), y + k0 + k, lanes);
+      }
+    }
+  }
+}
+
 static void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) noexcept {
-  constexpr int64_t kLanes = Vec::kLanes;
   if (args.dtypes[0] == DType::kI8) return embedding_int8(args, begin, end);
+  if (args.dtypes[0] == kInt4Groups) return embed_groups<4>(args, begin, end);
+  if (args.dtypes[0] == kQ8Groups) return embed_groups<8>(args, begin, end);
+  constexpr int64_t kLanes = Vec::kLanes;
   for (int64_t i = begin; i < end; ++i) {
     const char* row[EmbeddingArgs::kMaxTables] = {};
     for (int32_t t = 0; t < args.count; ++t) {

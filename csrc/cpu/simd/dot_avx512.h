@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+// The contract is in dot_scalar.h.
+#pragma once
+
+#include "cpu/simd/vec_avx512.h"
+
+namespace trine::cpu::avx512 {
+
+struct Bytes {
+  __m512i v;
+};
+
+static TRINE_INLINE Bytes LoadBytes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+static TRINE_INLINE Bytes LowNibbles(Bytes a) {
+  return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))};
+}
+static TRINE_INLINE Bytes HighNibbles(Bytes a) {
+  return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
+}
+
+static TRINE_INLINE void StoreInt8(const Vec (&v)[2], int8_t* to) {
+  for (int i = 0; i < 2; ++i) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + 16 * i),
+                     _mm512_cvtsepi32_epi8(_mm512_cvtps_epi32(v[i].v)));
+  }
+}
+
+static TRINE_INLINE Vec FusedMulAdd(Vec a, Vec b, Vec c) { return MulAdd(a, b, c); }
+
+static TRINE_INLINE __m512i BroadcastQuad(const int8_t* x) {
+  int32_t bytes;
+  memcpy(&bytes, x, sizeof bytes);
+  return _mm512_set1_epi32(bytes);
+}
+
+// Without VNNI.
+struct Dots {
+  // Weights below 16: a lane of 16 bits takes 16 products, 30480 at most.
+  static TRINE_INLINE __m512i dot_nibbles(const __m512i (&w)[8], const int8_t* x) {
+    __m512i sum = _mm512_maddubs_epi16(w[0], BroadcastQuad(x));
+    TRINE_UNROLL for (int j = 1; j < 8; ++j) sum =
+        _mm512_add_epi16(sum, _mm512_maddubs_epi16(w[j], BroadcastQuad(x + 4 * j)));
+    return sum;
+  }
+  template <int kBits>
+  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
+    __m512i low[8], high[8];
+    TRINE_UNROLL for (int j = 0; j < 8; ++j) low[j] = kBits == 4 ? w[j].v : LowNibbles(w[j]).v;
+    __m512i sum = _mm512_madd_epi16(dot_nibbles(low, x), _mm512_set1_epi16(1));
+    if constexpr (kBits == 8) {
+      TRINE_UNROLL for (int j = 0; j < 8; ++j) high[j] = HighNibbles(w[j]).v;
+      sum = _mm512_add_epi32(sum, _mm512_madd_epi16(dot_nibbles(high, x), _mm512_set1_epi16(16)));
+    }
+    return {_mm512_cvtepi32_ps(sum)};
+  }
+};
+
+#if defined(__AVX512VNNI__) || defined(_MSC_VER)
+struct VnniDots {
+  template <int kBits>
+  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
+    __m512i sum = _mm512_setzero_si512();
+    TRINE_UNROLL for (int j = 0; j < 8; ++j) sum =
+        _mm512_dpbusd_epi32(sum, w[j].v, BroadcastQuad(x + 4 * j));
+    return {_mm512_cvtepi32_ps(sum)};
+  }
+};
+#endif
+
+}  // namespace trine::cpu::avx512

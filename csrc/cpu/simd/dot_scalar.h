@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// Bytes beside Vec, for weights in integers. This file holds the contract; the others implement it.
+// All of it is exact, so every instruction set gives the same bits.
+#pragma once
+
+#include "cpu/simd/vec_scalar.h"
+
+namespace trine::cpu::scalar {
+
+// Four for each lane of a Vec.
+struct Bytes {
+  uint8_t b[4 * Vec::kLanes];
+};
+
+static TRINE_INLINE Bytes LoadBytes(const uint8_t* p) {
+  Bytes r;
+  memcpy(r.b, p, sizeof r.b);
+  return r;
+}
+static TRINE_INLINE Bytes LowNibbles(Bytes a) {
+  for (uint8_t& b : a.b) b = static_cast<uint8_t>(b & 15);
+  return a;
+}
+static TRINE_INLINE Bytes HighNibbles(Bytes a) {
+  for (uint8_t& b : a.b) b = static_cast<uint8_t>(b >> 4);
+  return a;
+}
+
+// 32 integers of -127 .. 127, given as floats.
+static TRINE_INLINE void StoreInt8(const Vec (&v)[32 / Vec::kLanes], int8_t* to) {
+  for (int i = 0; i < 32; ++i) to[i] = static_cast<int8_t>(v[i / Vec::kLanes].v[i % Vec::kLanes]);
+}
+
+// a * b + c rounded once, here too.
+static TRINE_INLINE Vec FusedMulAdd(Vec a, Vec b, Vec c) {
+  Vec r;
+  for (int i = 0; i < Vec::kLanes; ++i) r.v[i] = fmaf(a.v[i], b.v[i], c.v[i]);
+  return r;
+}
+
+struct Dots {
+  // Lane i: the sum over j < 8 and b < 4 of byte 4i + b of w[j], a number below 2^kBits, times x[4j
+  // + b], which is in -127 .. 127.
+  template <int kBits>
+  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
+    Vec r;
+    for (int i = 0; i < Vec::kLanes; ++i) {
+      int32_t sum = 0;
+      for (int j = 0; j < 8; ++j) {
+        for (int b = 0; b < 4; ++b) sum += w[j].b[4 * i + b] * x[4 * j + b];
+      }
+      r.v[i] = static_cast<float>(sum);
+    }
+    return r;
+  }
+};
+
+}  // namespace trine::cpu::scalar

@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: Apache-2.0
+// linear on weights in groups, of 4 bits and 8, on every instruction set: against
+// ref::linear_groups, and bit for bit against itself whatever the rows beside a row, the blocks,
+// the threads and the instruction set.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+
+#include "base/platform.h"
+#include "cpu/features.h"
+#include "cpu/ops.h"
+#include "kernel_testing.h"
+#include "pack_plainly.h"
+#include "ref/ref.h"
+#include "weights/groups.h"
+
+#if defined(TRINE_X86)
+namespace trine::cpu::avx512 {
+extern const KernelTable kTable;
+}
+#endif
+
+namespace trine::test {
+namespace {
+
+using cpu::KernelTable;
+using cpu::kPanel;
+
+struct Case {
+  int64_t m, n, k;
+  bool bias = false, residual = false;
+  Activation activation = Activation::kNone;
+  int64_t gap = 0, misalign = 0;
+};
+
+struct Kernel {
+  std::string name;
+  const KernelTable* table;
+  int bits;
+
+  const cpu::LinearKernel& linear() const {
+    return bits == 4 ? table->linear_int4 : table->linear_q8;
+  }
+};
+
+std::vector<Kernel> kernels(int bits) {
+  std::vector<Kernel> all;
+  for (const KernelTable* table : kernel_tables()) {
+    const bool again = table->isa == cpu::Isa::kAvx512Bf16 || table->isa == cpu::Isa::kAmx;
+    if (!again) all.push_back({cat(table->name, ", ", bits, " bits"), table, bits});
+  }
+#if defined(TRINE_X86)
+  if (cpu::features().avx512)
+    all.push_back({cat("avx512 without VNNI, ", bits, " bits"), &cpu::avx512::kTable, bits});
+#endif
+  return all;
+}
+
+// Scales and minima of either sign around 2^-4, some of them zero; all levels, the largest often.
+std::vector<Group> random_groups(int64_t count, int bits, Random& random) {
+  std::vector<Group> groups(static_cast<size_t>(count));
+  for (Group& group : groups) {
+    group.scale = f32_to_f16(random.below(16) == 0 ? 0.0f : random.uniform(-0.1f, 0.1f));
+    group.min = f32_to_f16(random.below(16) == 0 ? 0.0f : random.uniform(-1.0f, 1.0f));
+    const int64_t most = (1 << bits) - 1;
+    const bool full = random.below(8) == 0;
+    for (uint8_t& q : group.q) q = uint8_t(full ? most : random.below(most + 1));
+  }
+  return groups;
+}
+
+class Problem {
+ public:
+  Problem(const Case& c, int bits, Random& random)
+      : c_(c),
+        x_(c.m, c.k, c.k + c.gap, c.misalign),
+        groups_(random_groups(c.n * groups_of(c.k), bits, random)),
+        packed_(1, int64_t(pack_plainly(groups_, c.n, bits).size())),
+        bias_(1, c.n, c.n, c.misalign),
+        residual_(c.m, c.n, c.n + c.gap, c.misalign),
+        want_(c.m, c.n, c.n + c.gap),
+        sums_(c.m, c.n, c.n + c.gap) {
+    x_.fill(random);
+    bias_.fill(random);
+    residual_.fill(random);
+    const std::vector<uint8_t> packed = pack_plainly(groups_, c.n, bits);
+    std::memcpy(packed_.data(), packed.data(), packed.size());
+  }
+
+  Matrix<float>& x() { return x_; }
+  LinearArgs args(Matrix<float>& y) const {
+    return {x_.data(),
+            x_.ld(),
+            packed_.data(),
+            c_.bias ? bias_.data() : nullptr,
+            c_.residual ? residual_.data() : nullptr,
+            residual_.ld(),
+            y.data(),
+            y.ld(),
+            c_.m,
+            c_.n,
+            c_.k,
+            c_.activation};
+  }
+  Matrix<float> result() const { return Matrix<float>(c_.m, c_.n, c_.n + c_.gap, c_.misalign); }
+
+  void compute_reference() {
+    LinearArgs a = args(want_);
+    a.w = groups_.data();
+    ref::linear_groups(a);
+    // The same with absolute values: the magnitude that rounding errors are relative to.
+    Matrix<float> x(c_.m, c_.k);
+    for (int64_t i = 0; i < c_.m; ++i) {
+      for (int64_t k = 0; k < c_.k; ++k) x.at(i, k) = std::fabs(x_.at(i, k));
+    }
+    Matrix<float> bias(1, c_.n);
+    for (int64_t j = 0; j < c_.n; ++j) bias.at(0, j) = std::fabs(bias_.at(0, j));
+    std::vector<Group> groups = groups_;
+    for (Group& group : groups) group.scale &= 0x7fffu, group.min &= 0x7fffu;
+    ref::linear_groups({x.data(), x.ld(), groups.data(), c_.bias ? bias.data() : nullptr, nullptr,
+                        0, sums_.data(), sums_.ld(), c_.m, c_.n, c_.k, Activation::kNone});
+  }
+
+  // Integer sums are exact, and so is x as it was rounded. A group takes four roundings: its sum
+  // times w's scale, x's scale times x's sum, and two FMA, of which all that come later round the
+  // sum so far again; then bias, activation and residual, as in test_linear.cc.
+  void check(const Matrix<float>& y, const std::string& name) const {
+    const int64_t roundings = 2 * groups_of(c_.k) + 3;
+    const auto tolerance = [&](int64_t i, int64_t j) {
+      const double sum = gamma(roundings) * double(sums_.at(i, j));
+      const double residual = c_.residual ? std::fabs(double(residual_.at(i, j))) : 0.0;
+      const double want = std::fabs(double(want_.at(i, j)));
+      if (c_.activation == Activation::kNone) return sum + 2 * kUnit * want;
+      return 1.13 * sum + 24 * kUnit * (want + residual) + 3e-8 * double(sums_.at(i, j));
+    };
+    CHECK_CLOSE(cat("linear in groups on ", name, ", ", c_.m, " x ", c_.n, " x ", c_.k), y, want_,
+                tolerance);
+  }
+
+ private:
+  Case c_;
+  Matrix<float> x_;
+  std::vector<Group> groups_;
+  Matrix<uint8_t> packed_;
+  Matrix<float> bias_, residual_, want_, sums_;
+};
+
+void call(const Kernel& kernel, const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0,
+          int64_t n1) {
+  Scratch scratch(kernel.linear().scratch_bytes(args.k));
+  kernel.linear().run(args, m0, m1, n0, n1, scratch.data());
+  CHECK(scratch.intact());
+}
+
+void drive(const Kernel& kernel, const LinearArgs& args, int threads) {
+  cpu::ThreadPool pool(threads);
+  const size_t stride = (kernel.linear().scratch_bytes(args.k) + 63) / 64 * 64;
+  Scratch scratch(stride * static_cast<size_t>(threads));
+  const auto driver = kernel.bits == 4 ? cpu::linear_int4 : cpu::linear_q8;
+  driver(args, {kernel.table, &pool, scratch.data(), stride});
+  CHECK(scratch.intact());
+}
+
+void check_case(const Case& c, Random& random) {
+  for (const int bits : {4, 8}) {
+    Problem problem(c, bits, random);
+    problem.compute_reference();
+    for (const Kernel& kernel : kernels(bits)) {
+      Matrix<float> y = problem.result();
+      call(kernel, problem.args(y), 0, c.m, 0, c.n);
+      problem.check(y, kernel.name);
+      CHECK(y.intact());
+    }
+  }
+}
+
+Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
+  constexpr int kActivations = static_cast<int>(Activation::kQuickGelu) + 1;
+  const int64_t activation = random.below(2 * kActivations);
+  return {m,
+          n,
+          k,
+          random.below(2) == 0,
+          random.below(2) == 0,
+          activation < kActivations ? Activation(activation) : Activation::kNone,
+          random.below(2) * random.below(40),
+          random.below(6)};
+}
+
+// Runs body(kernel, problem, want), where `want` is the whole result in one call.
+template <class Body>
+void for_each_kernel(const Case& c, uint64_t seed, const Body& body) {
+  for (const int bits : {4, 8}) {
+    Random random(seed);
+    Problem problem(c, bits, random);
+    for (const Kernel& kernel : kernels(bits)) {
+      Matrix<float> want = problem.result();
+      call(kernel, problem.args(want), 0, c.m, 0, c.n);
+      body(kernel, problem, want);
+    }
+  }
+}
+
+}  // namespace
+
+TEST(linear_int4_every_row_count) {
+  Random random(1);
+  for (int64_t m = 1; m <= 40; ++m) {
+    for (const int64_t n : {1, 16, 17, 40}) {
+      for (const int64_t k : {1, 32, 70}) check_case(with_options(m, n, k, random), random);
+    }
+  }
+}
+
+TEST(linear_int4_every_depth) {
+  Random random(2);
+  for (int64_t k = 1; k <= 100; ++k) {
+    for (const int64_t m : {1, 3, 17}) check_case(with_options(m, 21, k, random), random);
+  }
+}
+
+TEST(linear_int4_every_column_count) {
+  Random random(3);
+  for (int64_t n = 1; n <= 50; ++n) {
+    for (const int64_t m : {1, 5}) check_case(with_options(m, n, 37, random), random);
+  }
+}
+
+// More rows than a block holds, at depths where that is 112, some, and one tile.
+TEST(linear_int4_many_rows) {
+  Random random(4);
+  for (const auto& [m, k] : {std::pair<int64_t, int64_t>{113, 300}, {230, 64}, {60, 14000}}) {
+    check_case(with_options(m, 33, k, random), random);
+  }
+}
+
+// The largest sums there can be, of either sign, which 16 bits just hold.
+TEST(linear_int4_extreme_integers) {
+  Random random(5);
+  for (const float value : {1.0f, -1.0f}) {
+    for (const int bits : {4, 8}) {
+      const Case c = {2, 16, 64};
+      Problem problem(c, bits, random);
+      problem.x().fill(value);
+      problem.compute_reference();
+      for (const Kernel& kernel : kernels(bits)) {
+        Matrix<float> y = problem.result();
+        call(kernel, problem.args(y), 0, c.m, 0, c.n);
+        problem.check(y, kernel.name);
+      }
+    }
+  }
+}
+
+TEST(linear_int4_numbers_that_are_not_finite) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (const float bad : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+    Random random(6);
+    const Case c = {5, 20, 70};
+    for (const int bits : {4, 8}) {
+      Problem problem(c, bits, random);
+      for (const Kernel& kernel : kernels(bits)) {
+        Matrix<float> want = problem.result(), y = problem.result();
+        call(kernel, problem.args(want), 0, c.m, 0, c.n);
+        const float kept = problem.x().at(2, 40);
+        problem.x().at(2, 40) = bad;
+        call(kernel, problem.args(y), 0, c.m, 0, c.n);
+        problem.x().at(2, 40) = kept;
+        for (int64_t i = 0; i < c.m; ++i) {
+          for (int64_t j = 0; j < c.n; ++j)
+            CHECK(i == 2 ? std::isnan(y.at(i, j)) : y.at(i, j) == want.at(i, j));
+        }
+      }
+    }
+  }
+}
+
+// What is next to nothing counts as nothing; the rest has a scale of its own in each group.
+TEST(linear_int4_inputs_of_every_size) {
+  Random random(7);
+  const Case c = {3, 20, 128};
+  for (const int bits : {4, 8}) {
+    Problem problem(c, bits, random);
+    constexpr float kSizes[4] = {1e30f, 1e-28f, 1e-38f, 0.0f};
+    for (int64_t i = 0; i < c.m; ++i) {
+      for (int64_t k = 0; k < c.k; ++k) problem.x().at(i, k) *= kSizes[(k / 32 + i) % 4];
+    }
+    problem.compute_reference();
+    for (const Kernel& kernel : kernels(bits)) {
+      Matrix<float> y = problem.result();
+      call(kernel, problem.args(y), 0, c.m, 0, c.n);
+      problem.check(y, kernel.name);
+    }
+  }
+}
+
+TEST(linear_int4_residual_may_be_the_result) {
+  const Case c = {33, 50, 300, true, true, Activation::kNone, 5, 2};
+  for_each_kernel(c, 8, [&](const Kernel& kernel, Problem& problem, const Matrix<float>& want) {
+    Matrix<float> y = problem.result();
+    LinearArgs args = problem.args(y);
+    for (int64_t i = 0; i < c.m; ++i) {
+      for (int64_t j = 0; j < c.n; ++j) y.at(i, j) = args.residual[i * args.ldr + j];
+    }
+    args.residual = y.data();
+    args.ldr = y.ld();
+    call(kernel, args, 0, c.m, 0, c.n);
+    CHECK(identical(y, want));
+  });
+}
+
+TEST(linear_int4_bits_do_not_depend_on_the_call) {
+  const Case c = {131, 470, 300, true, true, Activation::kGelu, 0, 0};
+  for_each_kernel(c, 9, [&](const Kernel& kernel, Problem& problem, const Matrix<float>& want) {
+    const auto check = [&](const Matrix<float>& y, const std::string& how) {
+      if (!identical(y, want)) {
+        report_failure(__FILE__, __LINE__, cat(kernel.name, ": other bits by ", how));
+      }
+      CHECK(y.intact());
+    };
+    for (int64_t step = 1; step <= 40; step += step < 20 ? 1 : 10) {
+      Matrix<float> y = problem.result();
+      for (int64_t m = 0; m < c.m; m += step)
+        call(kernel, problem.args(y), m, std::min(m + step, c.m), 0, c.n);
+      check(y, cat(step, " rows"));
+    }
+    for (int64_t step = kPanel; step < c.n; step += kPanel * 9) {
+      Matrix<float> y = problem.result();
+      for (int64_t n = 0; n < c.n; n += step)
+        call(kernel, problem.args(y), 0, c.m, n, std::min(n + step, c.n));
+      check(y, cat(step, " columns"));
+    }
+    for (const int threads : {1, 2, 3, 8}) {
+      Matrix<float> y = problem.result();
+      drive(kernel, problem.args(y), threads);
+      check(y, cat(threads, " threads"));
+    }
+  });
+}
+
+// Not even the one without FMA is an exception.
+TEST(linear_int4_bits_do_not_depend_on_the_instruction_set) {
+  const Case c = {37, 70, 700, true, true, Activation::kNone, 3, 1};
+  for (const int bits : {4, 8}) {
+    Random random(10);
+    Problem problem(c, bits, random);
+    const std::vector<Kernel> all = kernels(bits);
+    Matrix<float> first = problem.result();
+    call(all[0], problem.args(first), 0, c.m, 0, c.n);
+    for (const Kernel& kernel : all) {
+      Matrix<float> y = problem.result();
+      call(kernel, problem.args(y), 0, c.m, 0, c.n);
+      if (!identical(y, first)) report_failure(__FILE__, __LINE__, kernel.name);
+    }
+  }
+}
+
+TEST(linear_int4_no_rows) {
+  const Case c = {3, 20, 40};
+  for_each_kernel(c, 11, [&](const Kernel& kernel, Problem& problem, const Matrix<float>&) {
+    Matrix<float> y(0, 20, 20);
+    LinearArgs args = problem.args(y);
+    args.m = 0;
+    call(kernel, args, 0, 0, 0, 20);
+    drive(kernel, args, 2);
+    CHECK(y.intact());
+  });
+}
+
+// Rows of the panels that linear reads, to the bit: a product of F16 and a small integer is exact.
+TEST(embedding_reads_groups) {
+  Random random(12);
+  for (const int bits : {4, 8}) {
+    for (const int64_t cols : {1, 20, 32, 70, 96}) {
+      constexpr int64_t kRows = 37, kIds = 60;
+      const std::vector<Group> groups = random_groups(kRows * groups_of(cols), bits, random);
+      const std::vector<uint8_t> bytes = pack_plainly(groups, kRows, bits);
+      Matrix<uint8_t> packed(1, int64_t(bytes.size()));
+      std::memcpy(packed.data(), bytes.data(), bytes.size());
+      std::vector<int32_t> ids;
+      for (int64_t i = 0; i < kIds; ++i)
+        ids.push_back(int32_t(i < kRows ? i : random.below(kRows)));
+      Matrix<float> want(kIds, cols, cols + 3);
+      EmbeddingArgs args = {};
+      args.ids[0] = ids.data(), args.tables[0] = groups.data();
+      args.dtypes[0] = bits == 4 ? kInt4Groups : kQ8Groups, args.count = 1;
+      args.y = want.data(), args.ldy = want.ld(), args.rows = kIds, args.cols = cols;
+      ref::embedding(args);
+      for (const KernelTable* table : kernel_tables()) {
+        Matrix<float> y(kIds, cols, cols + 3, 1);
+        args.tables[0] = packed.data(), args.y = y.data();
+        table->embedding(args, 0, 20);
+        table->embedding(args, 20, kIds);
+        CHECK(identical(y, want));
+        CHECK(y.intact());
+      }
+    }
+  }
+}
+
+}  // namespace trine::test
