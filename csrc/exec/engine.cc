@@ -47,10 +47,8 @@ std::map<std::string_view, size_t> weight_bits(const Graph& graph, DType dtype) 
       const NodeId id = node.inputs[slot];
       if (id == kNoNode || graph[id].op != Op::weight) continue;
       const std::string_view name = graph[id].as<WeightAttrs>().name;
-      DType held = DType::kF32;
-      if (node.op == Op::embedding) held = graph.weights->at(name).dtype;
-      const bool quantised = is_quantised(host::weight_dtype(node, dtype));
-      if (slot == 1 && (node.op == Op::linear || quantised)) held = host::weight_dtype(node, dtype);
+      DType held = host::multiplied_dtype(graph, id, node, slot, dtype);
+      if (node.op == Op::embedding && held == DType::kF32) held = graph.weights->at(name).dtype;
       size_t& size = sizes[name];
       size = std::max(size, element_bits(graph, id, held));
     }

@@ -151,55 +151,56 @@ Packed as_int8(const Graph& graph, NodeId weight) {
     std::memcpy(to + stride - 4, &scale.scale, sizeof scale.scale);
   }
   return {memory, memory.get(), bytes, DType::kI8};
-  int group_bits(const Graph& graph, NodeId weight) {
-    const Node& node = graph[weight];
-    if (node.op != Op::concat_rows) return trine::group_bits(node.dtype);
-    int bits = 4;
-    for (const NodeId part : node.inputs)
-      bits = std::max(bits, trine::group_bits(graph[part].dtype));
-    return bits;
-  }
+}
 
-  void throw_not_in_groups(const Graph& graph, NodeId weight, size_t part) {
-    const NodeId id = graph[weight].op == Op::concat_rows ? graph[weight].inputs[part] : weight;
-    const bool named = graph[id].op == Op::weight;
-    throw ModelError(cat("int4 cannot hold ",
-                         quoted(named ? graph[id].as<WeightAttrs>().name : graph[id].name),
-                         ": it has numbers that are not finite or above 65504; take another dtype, "
-                         "or name it in `keep`"));
-  }
+int group_bits(const Graph& graph, NodeId weight) {
+  const Node& node = graph[weight];
+  if (node.op != Op::concat_rows) return trine::group_bits(node.dtype);
+  int bits = 4;
+  for (const NodeId part : node.inputs) bits = std::max(bits, trine::group_bits(graph[part].dtype));
+  return bits;
+}
 
-  Packed as_groups(const Graph& graph, NodeId weight) {
-    const std::vector<Part> from = parts(graph, weight);
-    const int bits = group_bits(graph, weight);
-    int64_t count = 0;
-    for (const Part& p : from) count += p.rows * groups_of(p.cols);
-    const size_t bytes = static_cast<size_t>(count) * sizeof(Group);
-    const std::shared_ptr<std::byte> memory = alloc(bytes);
-    auto* to = reinterpret_cast<Group*>(memory.get());
-    for (const Part& p : from) {
-      const auto* row = static_cast<const std::byte*>(p.data);
-      for (int64_t i = 0; i < p.rows; ++i) {
-        if (!to_groups(p.dtype, row, p.cols, bits, to))
-          throw_not_in_groups(graph, weight, static_cast<size_t>(&p - from.data()));
-        row += bytes_of(p.dtype, p.cols);
-        to += groups_of(p.cols);
-      }
+void throw_not_in_groups(const Graph& graph, NodeId weight, size_t part) {
+  const NodeId id = graph[weight].op == Op::concat_rows ? graph[weight].inputs[part] : weight;
+  const bool named = graph[id].op == Op::weight;
+  throw ModelError(cat("int4 cannot hold ",
+                       quoted(named ? graph[id].as<WeightAttrs>().name : graph[id].name),
+                       ": it has numbers that are not finite or above 65504; take another dtype, "
+                       "or name it in `keep`"));
+}
+
+Packed as_groups(const Graph& graph, NodeId weight) {
+  const std::vector<Part> from = parts(graph, weight);
+  const int bits = group_bits(graph, weight);
+  int64_t count = 0;
+  for (const Part& p : from) count += p.rows * groups_of(p.cols);
+  const size_t bytes = static_cast<size_t>(count) * sizeof(Group);
+  const std::shared_ptr<std::byte> memory = alloc(bytes);
+  auto* to = reinterpret_cast<Group*>(memory.get());
+  for (const Part& p : from) {
+    const auto* row = static_cast<const std::byte*>(p.data);
+    for (int64_t i = 0; i < p.rows; ++i) {
+      if (!to_groups(p.dtype, row, p.cols, bits, to))
+        throw_not_in_groups(graph, weight, static_cast<size_t>(&p - from.data()));
+      row += bytes_of(p.dtype, p.cols);
+      to += groups_of(p.cols);
     }
-    return {memory, memory.get(), bytes, bits == 4 ? kInt4Groups : kQ8Groups};
   }
+  return {memory, memory.get(), bytes, bits == 4 ? kInt4Groups : kQ8Groups};
+}
 
-  DType table_dtype(const Graph& graph, NodeId weight) {
-    const DType dtype = graph[weight].dtype;  // of a concat_rows node it is F32
-    return dtype == DType::kF16 || dtype == DType::kBF16 ? dtype : DType::kF32;
-  }
+DType table_dtype(const Graph& graph, NodeId weight) {
+  const DType dtype = graph[weight].dtype;  // of a concat_rows node it is F32
+  return dtype == DType::kF16 || dtype == DType::kBF16 ? dtype : DType::kF32;
+}
 
-  Packed in_place(const Graph& graph, NodeId weight) {
-    const std::vector<Part> from = parts(graph, weight);
-    const DType dtype = from[0].dtype;
-    if (from.size() != 1 || dtype != table_dtype(graph, weight)) return as_f32(graph, weight);
-    const size_t bytes = bytes_of(dtype, from[0].rows * from[0].cols);
-    return {from[0].owner, const_cast<void*>(from[0].data), bytes, dtype};
-  }
+Packed in_place(const Graph& graph, NodeId weight) {
+  const std::vector<Part> from = parts(graph, weight);
+  const DType dtype = from[0].dtype;
+  if (from.size() != 1 || dtype != table_dtype(graph, weight)) return as_f32(graph, weight);
+  const size_t bytes = bytes_of(dtype, from[0].rows * from[0].cols);
+  return {from[0].owner, const_cast<void*>(from[0].data), bytes, dtype};
+}
 
 }  // namespace trine::host

@@ -308,13 +308,16 @@ static void linear_flat(const LinearArgs& args, const Block& b, float* scratch) 
                       packed + l0 / kLines * b.rows * kPackedStride);
   }
   const int64_t ldx = pack ? kPackedStride : args.ldx;
+  // Even parts, for each prefetches as many lines as it has. Rows that are packed have whole parts.
+  int64_t part = Blocks<Format>::kFlatLines;
+  if (Format::kQuantised) part = ceil_div(depth, ceil_div(depth, part));
   int64_t panels = b.rows == 1 ? kRowPanels : kTilePanels;
   for (int64_t p = b.p0; p < b.p1; p += panels) {
     if (panels > b.p1 - p) panels = 1;
     const TileFunction tile = find_tile<Format>(b.rows, panels);
     const float* const w = all_w + p * panel;
-    for (int64_t l0 = 0; l0 < depth; l0 += Blocks<Format>::kFlatLines) {
-      const int64_t lines = at_most(depth - l0, Blocks<Format>::kFlatLines);
+    for (int64_t l0 = 0; l0 < depth; l0 += part) {
+      const int64_t lines = at_most(depth - l0, part);
       const float* const xs =
           pack ? packed + l0 / kLines * b.rows * kPackedStride + l0 % kLines * Format::kSteps
                : args.x + b.m * args.ldx + l0 * Format::kSteps;

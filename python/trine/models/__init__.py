@@ -55,7 +55,13 @@ class Architecture:
 ARCHITECTURES: dict[str, Architecture] = (
     {
         name: Architecture(
-            name, "mpnet", task, mpnet.build, mpnet.max_length, padding_idx=mpnet.PADDING_IDX
+            name,
+            "mpnet",
+            task,
+            mpnet.build,
+            mpnet.max_length,
+            padding_idx=mpnet.PADDING_IDX,
+            keep=mpnet.KEEP,
         )
         for name, (task, _) in mpnet.HEADS.items()
     }

@@ -102,7 +102,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_text(json.dumps(config))
             save_file(tensors, Path(folder) / "model.safetensors")
-            dtype = "bfloat16" if name == "llama" else "float32"
+            dtype = {"llama": "int8", "mpnet": "bfloat16"}.get(name, "float32")
             with trine.load(folder, device="cpu", dtype=dtype, threads=1) as model:
                 model.save(HERE / f"{name}.trine")
 
