@@ -129,7 +129,7 @@ def test_bare_encoder(checkpoint: Path) -> None:
     assert type(model) is trine.Embedder
     store, config, name, modules, keep = model._core.built
     assert store == [(checkpoint / "model.safetensors", "")]
-    assert (config, name, keep) == (CONFIG, "MPNetModel", None)
+    assert (config, name, keep) == (CONFIG, "MPNetModel", ())
     assert modules == [{"type": "pooling", "modes": ["mean"], "include_prompt": True}]
     options = {"device": "cpu", "dtype": "bfloat16", "threads": 3, "plugin": ""}
     assert model._core.options == options

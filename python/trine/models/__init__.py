@@ -35,8 +35,7 @@ class Architecture:
     usual_length : where any length goes, what texts are cut to if the tokenizer doesn't say.
     causal : whether a token sees the ones before it alone; then padding ids at a text's end are
         cut off for classification, whose head reads the last token.
-    keep : patterns of weights that linears hold in bfloat16 in quantised models, unless the caller
-        has others.
+    keep : patterns of weights that linears hold in bfloat16 in int8, unless the caller has others.
     """
 
     name: str
@@ -98,7 +97,7 @@ def build(
     config: dict[str, Any],
     architecture: str,
     modules: Sequence[Mapping[str, Any]] = (),
-    keep: Sequence[str] | None = None,
+    keep: Sequence[str] = (),
 ) -> nn.Graph:
     """Write the graph of a checkpoint.
 
@@ -112,7 +111,7 @@ def build(
         ``activation``, ``residual``: absent, a scope or ``"identity"``), ``layer_norm`` (``scope``,
         ``eps``), ``dropout`` or ``normalize``. Their result is the output ``sentence_embedding``.
     keep : patterns (``fnmatch``) of linears' weights that stay in bfloat16 where the model is
-        quantised; None for the architecture's own.
+        quantised.
 
     Raises
     ------
@@ -124,13 +123,13 @@ def build(
     if architecture not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(f"config.json: architectures has {architecture!r}; known are {known}")
-    g = nn.Graph(store, ARCHITECTURES[architecture].keep if keep is None else keep)
+    g = nn.Graph(store, keep)
     x = ARCHITECTURES[architecture].build(g, architecture, config)
     if modules:
         for module in modules:
             x = add_module(g, x, module)
         g.output("sentence_embedding", x)
-    for pattern in keep or ():
+    for pattern in keep:
         if not fnmatch.filter(g.linears, pattern):
             raise InputError(f"keep: {pattern!r} fits no linear's weight, such as {g.linears[0]!r}")
     return g
