@@ -86,6 +86,7 @@ ARCHITECTURES: dict[str, Architecture] = (
             llama.max_length,
             usual_length=llama.usual_length,
             causal=True,
+            keep=llama.KEEP,
         )
         for name, (task, _) in llama.HEADS.items()
     }
