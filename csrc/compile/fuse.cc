@@ -83,7 +83,8 @@ class Fusion {
       if (node.op != Op::linear || node.input(3) != kNoNode || node.shape.cols() % 16 != 0)
         continue;
       const auto& attrs = node.as<LinearAttrs>();
-      const Key key{node.inputs[0], node.input(2) != kNoNode, attrs.pooled, attrs.keep, attrs.activation};
+      const Key key{node.inputs[0], node.input(2) != kNoNode, attrs.pooled, attrs.keep,
+                    attrs.activation};
       groups[key].push_back(static_cast<NodeId>(id));
     }
     std::erase_if(groups, [](const auto& group) { return group.second.size() < 2; });

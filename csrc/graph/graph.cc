@@ -17,8 +17,8 @@ struct OpRow {
   Attrs defaults;
 };
 
-// Row by row, not as one list: with what an exception leaves behind at each place of it, gcc 12 takes
-// minutes and gigabytes.
+// Row by row, not as one list: with what an exception leaves behind at each place of it, gcc 12
+// takes minutes and gigabytes.
 TRINE_NOINLINE void add_row(std::vector<OpRow>& rows, const OpInfo& info, Attrs defaults) {
   rows.push_back({info, std::move(defaults)});
 }
