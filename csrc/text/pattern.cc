@@ -13,6 +13,8 @@ namespace {
 constexpr size_t kMostBytes = 4096;
 constexpr uint32_t kEndless = ~uint32_t{0};
 constexpr int kMostDepth = 16;
+// Of a search: what real expressions need is a few for each character.
+constexpr size_t kMostTries = 1 << 20;
 
 }  // namespace
 
@@ -320,12 +322,12 @@ void Pattern::first_bytes(const Sequence& sequence, size_t from, std::bitset<256
   }
 }
 
-const char* Pattern::repeat(const Item* item, const Item* end, const char* at, const char* limit,
+const char* Pattern::repeat(const Item* item, const Item* end, const char* at, Search& search,
                             const Rest* rest) const {
   const CharSet& set = sets_[item->set];
   const char* const start = at;
   uint32_t count = 0;
-  while (count < item->most && at != limit) {
+  while (count < item->most && at != search.limit) {
     const char* next = at;
     if (!set.holds(next_char(next))) break;
     at = next;
@@ -334,7 +336,8 @@ const char* Pattern::repeat(const Item* item, const Item* end, const char* at, c
   if (count < item->least) return nullptr;
   const bool last = item + 1 == end && rest == nullptr;
   for (;; --count) {
-    const char* const found = last ? at : match(item + 1, end, at, limit, rest);
+    if (search.tries-- == 0) throw InputError("an expression of the tokenizer takes too long");
+    const char* const found = last ? at : match(item + 1, end, at, search, rest);
     if (found != nullptr || count == item->least) return found;
     do --at;
     while (at != start && is_tail(*at));
@@ -342,25 +345,25 @@ const char* Pattern::repeat(const Item* item, const Item* end, const char* at, c
 }
 
 // Where the match ends, or null.
-const char* Pattern::match(const Item* item, const Item* end, const char* at, const char* limit,
+const char* Pattern::match(const Item* item, const Item* end, const char* at, Search& search,
                            const Rest* rest) const {
   for (;; ++item) {
     if (item == end) {
       if (rest == nullptr) return at;
-      return match(rest->item, rest->end, at, limit, rest->next);
+      return match(rest->item, rest->end, at, search, rest->next);
     }
     const auto any = [&](const Rest* behind) -> const char* {
       for (const Sequence& choice : item->choices) {
         const Item* const first = choice.data();
-        if (const char* found = match(first, first + choice.size(), at, limit, behind))
+        if (const char* found = match(first, first + choice.size(), at, search, behind))
           return found;
       }
       return nullptr;
     };
     switch (item->kind) {
       case Kind::kSet:
-        if (item->least != 1 || item->most != 1) return repeat(item, end, at, limit, rest);
-        if (at == limit || !sets_[item->set].holds(next_char(at))) return nullptr;
+        if (item->least != 1 || item->most != 1) return repeat(item, end, at, search, rest);
+        if (at == search.limit || !sets_[item->set].holds(next_char(at))) return nullptr;
         break;
       case Kind::kGroup: {
         const Rest behind{item + 1, end, rest};
@@ -384,14 +387,14 @@ bool Pattern::find(std::string_view text, size_t from, Match& found) const {
     found.end = found.begin + literal_.size();
     return found.begin != text.npos;
   }
-  const char* const limit = text.data() + text.size();
-  for (const char* at = text.data() + from; at != limit; at += char_length(*at)) {
+  Search search{text.data() + text.size(), kMostTries + 64 * text.size()};
+  for (const char* at = text.data() + from; at != search.limit; at += char_length(*at)) {
     const auto byte = static_cast<uint8_t>(*at);
     if (!start_[byte]) continue;
     for (size_t i = 0; i < choices_.size(); ++i) {
       if (!starts_[i][byte]) continue;
       const Item* const first = choices_[i].data();
-      const char* const end = match(first, first + choices_[i].size(), at, limit, nullptr);
+      const char* const end = match(first, first + choices_[i].size(), at, search, nullptr);
       if (end == nullptr) continue;
       found = {static_cast<size_t>(at - text.data()), static_cast<size_t>(end - text.data())};
       return true;

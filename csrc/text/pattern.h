@@ -25,7 +25,8 @@ class Pattern {
   struct Match {
     size_t begin, end;
   };
-  // The first match at `from` or behind it; false if there is none.
+  // The first match at `from` or behind it; false if there is none. InputError when an expression
+  // with many repetitions takes too long to try.
   bool find(std::string_view text, size_t from, Match& match) const;
 
  private:
@@ -50,10 +51,14 @@ class Pattern {
     std::vector<Sequence> choices = {};
   };
   struct Rest;  // what has to follow a group
+  struct Search {
+    const char* limit;
+    size_t tries;  // how many are left
+  };
 
-  const char* match(const Item* item, const Item* end, const char* at, const char* limit,
+  const char* match(const Item* item, const Item* end, const char* at, Search& search,
                     const Rest* rest) const;
-  const char* repeat(const Item* item, const Item* end, const char* at, const char* limit,
+  const char* repeat(const Item* item, const Item* end, const char* at, Search& search,
                      const Rest* rest) const;
   void first_bytes(const Sequence&, size_t from, std::bitset<256>& out, bool& empty) const;
 

@@ -138,6 +138,10 @@ FAMILIES: dict[str, Callable[[], Tokenizer]] = {
 }
 
 
+# Those that models have; the others are for rules that are seldom used.
+MAIN = ("mpnet", "smollm2", "deberta", "deberta-table", "llama3", "llama2")
+
+
 @cache
 def tokenizer(name: str) -> Tokenizer:
     """Return a family's tokenizer, without truncation and padding."""
@@ -183,11 +187,11 @@ def _mixed(draw: random.Random, special: list[str]) -> str:
     return draw.choice(kinds)()
 
 
-def varied(backend: Tokenizer, count: int, seed: int) -> Iterator[str]:
+def varied(backend: Tokenizer, count: int, seed: int, *, every: bool = False) -> Iterator[str]:
     """Give texts: those of `unicode_texts`, others, and code points alone and between letters.
 
-    With 100 000 and more, every code point comes: alone where Unicode has assigned any of its
-    plane, between letters all of them.
+    With `every`, all code points: between letters, and alone up to the last one that Unicode has
+    assigned a letter.
     """
     draw = random.Random(seed)
     special = [t.content for t in backend.get_added_tokens_decoder().values()][:20]
@@ -196,7 +200,7 @@ def varied(backend: Tokenizer, count: int, seed: int) -> Iterator[str]:
     yield from texts(half, seed)
     for _ in range(half):
         yield _mixed(draw, special)
-    if count < 100_000:
+    if not every:
         chosen = draw.sample(_CHARACTERS[:0x32000], half)
         yield from (chr(c) for c in chosen)
         yield "".join(f"a{chr(c)}b {chr(c)} " for c in chosen)
