@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,26 +29,102 @@ def run(*command: object, cwd: Path | None = None, text: str = "") -> str:
     return done.stdout
 
 
+# Vectors of texts, and of the token ids of the same ones.
+VECTORS = """
+#include <trine.h>
+
+#include <cstdio>
+#include <iostream>
+#include <string>
+#include <vector>
+
+int main(int, char** arguments) try {
+  const auto model = trine::Model::load(arguments[1], {.threads = 2});
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(std::cin, line);) lines.push_back(line);
+  const trine::Batch batch = model.tokenize(lines);
+  for (const trine::Outputs& out : {model.encode(lines), model.run(batch)}) {
+    const trine::Output& vectors = out["sentence_embedding"];
+    for (size_t row = 0; row < vectors.rows; ++row) {
+      for (const float value : vectors[row]) std::printf("%.9g ", double{value});
+      std::printf("\\n");
+    }
+  }
+} catch (const trine::Error& error) {
+  std::fprintf(stderr, "%s\\n", error.what());
+  return 1;
+}
+"""
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cpp")
     for path in (ROOT / "examples" / "cpp").iterdir():
         shutil.copy(path, folder)
+    (folder / "vectors.cc").write_text(VECTORS)
+    with (folder / "CMakeLists.txt").open("a") as file:
+        file.write("add_executable(vectors vectors.cc)\n")
+        file.write("target_link_libraries(vectors PRIVATE trine::trine)\n")
     prefix = f"-DCMAKE_PREFIX_PATH={trine.cmake_prefix()}"
     run("cmake", "-B", "build", "-G", "Ninja", prefix, cwd=folder)
     run("cmake", "--build", "build", cwd=folder)
     return folder / "build"
 
 
-def test_vectors_are_those_of_python(built: Path, tmp_path: Path) -> None:
-    rows = [[0, 2058, 2007, 2788, 2], [0, 1037, 2], list(range(5, 70))]
+def example(name: str, *arguments: object, text: str = "") -> str:
+    """Run an example in Python."""
+    return run(sys.executable, ROOT / "examples" / "python" / f"{name}.py", *arguments, text=text)
+
+
+LINES = (ROOT / "tests" / "golden" / "corpus256.txt").read_text("utf-8").splitlines()[:40]
+
+
+def test_vectors_and_search_are_those_of_python(built: Path, tmp_path: Path) -> None:
+    texts = [*LINES[:6], "na\u00efve \u5317\u4eac \U0001f600 e\u0301", "word " * 600]
     with trine.load("demo", dtype="bfloat16") as model:
         model.save(tmp_path / "m.trine")
-        expected = model.encode(rows)
-    lines = "".join(" ".join(map(str, row)) + "\n" for row in rows)
-    printed = run(built / "embed", tmp_path / "m.trine", text=lines)
+        expected = model.encode(texts)
+    printed = run(built / "vectors", tmp_path / "m.trine", text="\n".join(texts))
     got = np.array([line.split() for line in printed.splitlines()], np.float32)
-    np.testing.assert_array_equal(got, expected)  # nine digits are all of a float
+    # Nine digits are all of a float.
+    np.testing.assert_array_equal(got, np.concatenate([expected, expected]))
+    (tmp_path / "lines.txt").write_text("\n".join(LINES), "utf-8")
+    arguments = (tmp_path / "m.trine", tmp_path / "lines.txt", LINES[3].lower(), 7)
+    found = [line.split(" ", 1) for line in run(built / "embed", *arguments).splitlines()]
+    wanted = [line.split(" ", 1) for line in example("embed", *arguments).splitlines()]
+    assert [line for _, line in found] == [line for _, line in wanted]
+    assert found[0][1] == LINES[3]
+    # Both print four digits of sums in another order.
+    np.testing.assert_allclose(
+        [float(x) for x, _ in found], [float(x) for x, _ in wanted], atol=2e-4
+    )
+
+
+def test_labels_are_those_of_python(built: Path, tmp_path: Path) -> None:
+    for name, lines in (
+        ("classify", "a good day\nbad rain\n\n"),
+        ("entail", "the dog runs\ta dog\nit is red\tgreen\n"),
+    ):
+        path = tmp_path / f"{name}.trine"
+        with trine.load(EXAMPLES / name) as model:
+            model.save(path)
+        found = run(built / "classify", path, text=lines).splitlines()
+        wanted = example("classify", path, text=lines).splitlines()
+        assert len(found) == len(wanted) == lines.count("\n")
+        for a, b in zip(found, wanted, strict=True):
+            label, score, text = a.split("\t", 2)
+            assert [label, text] == [b.split("\t", 2)[0], b.split("\t", 2)[2]]
+            assert float(score) == pytest.approx(float(b.split("\t")[1]), abs=2e-6)
+
+
+def test_a_conversation_is_that_of_python(built: Path, tmp_path: Path) -> None:
+    with trine.load(EXAMPLES / "chat") as model:
+        model.save(tmp_path / "m.trine")
+    lines = "What is the capital of Norway?\nWhat is the capital of France?\n"
+    found = run(built / "chat", tmp_path / "m.trine", 20, text=lines)
+    assert found == example("chat", tmp_path / "m.trine", 20, text=lines)
+    assert "The capital of Norway is Oslo." in found
 
 
 def test_texts_go_on_as_in_python(built: Path, tmp_path: Path) -> None:
@@ -65,7 +142,7 @@ def test_texts_go_on_as_in_python(built: Path, tmp_path: Path) -> None:
 
 def test_errors_reach_the_user(built: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [built / "embed", tmp_path / "no.trine"],
+        [built / "vectors", tmp_path / "no.trine"],
         capture_output=True,
         text=True,
         input="",
@@ -74,14 +151,14 @@ def test_errors_reach_the_user(built: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no.trine: cannot open" in done.stderr
     done = subprocess.run(
-        [built / "embed", SEEDS / "mpnet.trine"],
+        [built / "vectors", SEEDS / "mpnet.trine"],
         capture_output=True,
         text=True,
-        input="1 2 999\n",
+        input="A text\n",
         check=False,
     )
     assert done.returncode == 1
-    assert "id 999 at position 2 of sequence 0 is out of range" in done.stderr
+    assert "compiled without a tokenizer" in done.stderr
 
 
 C_PROGRAM = """
