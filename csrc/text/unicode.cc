@@ -41,6 +41,14 @@ struct Unit {
 };
 using Units = std::vector<Unit>;
 
+// What a character that isn't a syllable decomposes to: a length and so many characters, or null.
+const uint32_t* parts_of(char32_t c, bool compat) noexcept {
+  if (!has(c, compat ? kDecomposesCompat : kDecomposes)) return nullptr;
+  const uint32_t* row = compat ? find_row<2>(kCompat, c) : nullptr;
+  if (row == nullptr) row = find_row<2>(kCanonical, c);
+  return row == nullptr ? nullptr : kPool + row[1];
+}
+
 void decompose(char32_t c, bool compat, Units& out) {
   const auto add = [&](char32_t part) { out.push_back({part, kind_of(part).combining_class}); };
   if (is_syllable(c)) {
@@ -50,11 +58,16 @@ void decompose(char32_t c, bool compat, Units& out) {
     if (tail != 0) add(kTails + tail);
     return;
   }
-  if (!has(c, compat ? kDecomposesCompat : kDecomposes)) return add(c);
-  const uint32_t* row = compat ? find_row<2>(kCompat, c) : nullptr;
-  if (row == nullptr) row = find_row<2>(kCanonical, c);
-  if (row == nullptr) return add(c);
-  for (const uint32_t part : std::span(kPool + row[1] + 1, kPool[row[1]])) add(part);
+  const uint32_t* const parts = parts_of(c, compat);
+  if (parts == nullptr) return add(c);
+  for (const uint32_t part : std::span(parts + 1, *parts)) add(part);
+}
+
+// Whether nothing of the character, decomposed, moves or composes with what is before it.
+bool begins_segment(char32_t c, bool compat) noexcept {
+  if (const uint32_t* parts = parts_of(c, compat)) c = parts[1];
+  const CharKind& kind = kind_of(c);
+  return kind.combining_class == 0 && (kind.flags & kSecond) == 0;
 }
 
 void reorder(Units& units) {
@@ -154,15 +167,14 @@ void normalize(std::string_view text, NormalForm form, std::string& out) {
       start = here, plain = true;
       continue;
     }
-    const CharKind& kind = kind_of(next_char(at));
-    const bool begins = kind.combining_class == 0 && (kind.flags & kSecond) == 0;
-    if (begins) {
+    const char32_t c = next_char(at);
+    if (begins_segment(c, compat)) {
       flush({start, static_cast<size_t>(here - start)}, plain);
       start = here, plain = true;
     } else {
       plain = false;
     }
-    if ((kind.flags & changes) != 0) plain = false;
+    if (has(c, changes)) plain = false;
   }
   flush({start, static_cast<size_t>(end - start)}, plain);
 }

@@ -203,6 +203,10 @@ TEST(graphemes_and_normal_forms) {
   CHECK_EQ(normal("\u1e69\uAC01", NormalForm::kNfd), "s\u0323\u0307\u1100\u1161\u11A8");
   CHECK_EQ(normal("\uFB01\u00BD", NormalForm::kNfkc), "fi1\u20442");
   CHECK_EQ(normal("a\u0307\u0323", NormalForm::kNfd), "a\u0323\u0307");
+  // Marks that are decomposed themselves, and letters that become marks.
+  CHECK_EQ(normal("e\u0340", NormalForm::kNfc), "\u00e8");
+  CHECK_EQ(normal("\u0345\u0341", NormalForm::kNfkd), "\u0301\u0345");
+  CHECK_EQ(normal("\uFF76\uFF9E \uFFA1\uFFC2", NormalForm::kNfkc), "\u30AC \uAC00");
 }
 
 TEST(patterns_match_as_they_read) {
