@@ -100,7 +100,8 @@ def forget_python(build: Path) -> None:
     cache = build / "CMakeCache.txt"
     if not cache.exists():
         return
-    of_python = re.compile(r"_?(?:Python|PYTHON|pybind11|FIND_PACKAGE_MESSAGE_DETAILS_Python)")
+    # Comments go, too: CMake cannot read one without its entry.
+    of_python = re.compile(r"//|_?(?:Python|PYTHON|pybind11|FIND_PACKAGE_MESSAGE_DETAILS_Python)")
     kept = [line for line in cache.read_text().splitlines() if not of_python.match(line)]
     cache.write_text("\n".join(kept) + "\n")
     # With this file, scikit-build-core would start anew in every environment.
