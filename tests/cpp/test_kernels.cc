@@ -3,38 +3,11 @@
 // rounding-error bounds: gamma(n) for n roundings in a row, times the magnitudes that were added.
 #include <cmath>
 
-#include "kernel_testing.h"
 #include "ref/ref.h"
+#include "row_kernel_testing.h"
 
 namespace trine::test {
 namespace {
-
-// What a row kernel may meet: tails, one row, none, gaps between rows, addresses off by one
-// element.
-struct RowShape {
-  int64_t rows, cols, gap, misalign;
-};
-
-std::vector<RowShape> row_shapes() {
-  std::vector<RowShape> shapes;
-  for (int64_t cols = 1; cols <= 33; ++cols) shapes.push_back({3, cols, cols % 3, cols % 5});
-  for (const int64_t cols : {48, 63, 64, 65, 100, 128, 129, 384, 768, 1000}) {
-    shapes.push_back({2, cols, 0, 0});
-    shapes.push_back({5, cols, 7, 3});
-  }
-  shapes.push_back({0, 16, 0, 0});
-  shapes.push_back({1, 4096, 1, 1});
-  return shapes;
-}
-
-std::string name_of(const char* op, const cpu::KernelTable& table, const RowShape& s) {
-  return cat(op, " on ", table.name, ", ", s.rows, " x ", s.cols, ", gap ", s.gap, ", off by ",
-             s.misalign);
-}
-
-Matrix<float> matrix_of(const RowShape& s) {
-  return Matrix<float>(s.rows, s.cols, s.cols + s.gap, s.misalign);
-}
 
 // The longest chain of additions in a sum of n numbers over four accumulators of at least four
 // lanes, and their tree.
@@ -51,26 +24,12 @@ TEST(activation) {
       ActivationArgs args = {x.data(), x.ld(), want.data(),  want.ld(),
                              s.rows,   s.cols, Activation(a)};
       ref::activation(args);
-      for (const cpu::KernelTable* table : kernel_tables()) {
-        // test_math.cc has the bounds of each function; this covers them all.
-        const auto tolerance = [&](int64_t i, int64_t j) {
-          return 24 * kUnit * std::fabs(double(want.at(i, j))) +
-                 3e-8 * std::fabs(double(x.at(i, j)));
-        };
-        Matrix<float> y = matrix_of(s);
-        args.y = y.data();
-        table->activation(args, 0, s.rows);
-        CHECK_CLOSE(name_of("activation", *table, s) + cat(", kind ", a), y, want, tolerance);
-        CHECK(y.intact());
-
-        Matrix<float> in_place = matrix_of(s);
-        in_place.copy_from(x);
-        table->activation({in_place.data(), in_place.ld(), in_place.data(), in_place.ld(), s.rows,
-                           s.cols, Activation(a)},
-                          0, s.rows);
-        CHECK(identical(y, in_place));
-        CHECK(in_place.intact());
-      }
+      // test_math.cc has the bounds of each function; this covers them all.
+      const auto tolerance = [&](int64_t i, int64_t j) {
+        return 24 * kUnit * std::fabs(double(want.at(i, j))) + 3e-8 * std::fabs(double(x.at(i, j)));
+      };
+      check_row_kernel(cat("activation of kind ", a), s, &cpu::KernelTable::activation, args,
+                       &ActivationArgs::x, x, want, tolerance);
     }
   }
 }
@@ -83,20 +42,9 @@ TEST(add) {
     b.fill(random);
     AddArgs args = {a.data(), b.data(), a.ld(), b.ld(), want.data(), want.ld(), s.rows, s.cols};
     ref::add(args);
-    for (const cpu::KernelTable* table : kernel_tables()) {
-      Matrix<float> y = matrix_of(s);
-      args.y = y.data();
-      table->add(args, 0, s.rows);
-      CHECK(identical(y, want));  // one rounding of an exact sum
-      CHECK(y.intact());
-
-      Matrix<float> in_place = matrix_of(s);
-      in_place.copy_from(a);
-      table->add({in_place.data(), b.data(), in_place.ld(), b.ld(), in_place.data(), in_place.ld(),
-                  s.rows, s.cols},
-                 0, s.rows);
-      CHECK(identical(y, in_place));
-    }
+    // One rounding of an exact sum.
+    check_row_kernel("add", s, &cpu::KernelTable::add, args, &AddArgs::a, a, want,
+                     [](int64_t, int64_t) { return 0.0; });
   }
 }
 
@@ -138,20 +86,8 @@ TEST(layer_norm) {
         return w * (m / deviation * 1.01 + z * relative) +
                2 * kUnit * (b + std::fabs(double(want.at(i, j))));
       };
-      for (const cpu::KernelTable* table : kernel_tables()) {
-        Matrix<float> y = matrix_of(s);
-        args.y = y.data();
-        table->layer_norm(args, 0, s.rows);
-        CHECK_CLOSE(name_of("layer_norm", *table, s), y, want, tolerance);
-        CHECK(y.intact());
-
-        Matrix<float> in_place = matrix_of(s);
-        in_place.copy_from(x);
-        LayerNormArgs over = args;
-        over.x = over.y = in_place.data();
-        table->layer_norm(over, 0, s.rows);
-        CHECK(identical(y, in_place));
-      }
+      check_row_kernel("layer_norm", s, &cpu::KernelTable::layer_norm, args, &LayerNormArgs::x, x,
+                       want, tolerance);
     }
   }
 }
@@ -170,13 +106,8 @@ TEST(l2_normalize) {
     const auto tolerance = [&](int64_t i, int64_t j) {
       return gamma(sum_chain(s.cols) / 2 + 4) * std::fabs(double(want.at(i, j)));
     };
-    for (const cpu::KernelTable* table : kernel_tables()) {
-      Matrix<float> y = matrix_of(s);
-      args.y = y.data();
-      table->l2_normalize(args, 0, s.rows);
-      CHECK_CLOSE(name_of("l2_normalize", *table, s), y, want, tolerance);
-      CHECK(y.intact());
-    }
+    check_row_kernel("l2_normalize", s, &cpu::KernelTable::l2_normalize, args, &L2NormalizeArgs::x,
+                     x, want, tolerance);
   }
 }
 

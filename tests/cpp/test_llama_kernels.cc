@@ -3,38 +3,10 @@
 #include <cmath>
 
 #include "exec/rotary.h"
-#include "kernel_testing.h"
 #include "ref/ref.h"
+#include "row_kernel_testing.h"
 
 namespace trine::test {
-namespace {
-
-struct RowShape {
-  int64_t rows, cols, gap, misalign;
-};
-
-std::vector<RowShape> row_shapes() {
-  std::vector<RowShape> shapes;
-  for (int64_t cols = 1; cols <= 33; ++cols) shapes.push_back({3, cols, cols % 3, cols % 5});
-  for (const int64_t cols : {48, 63, 64, 65, 100, 384, 1000}) {
-    shapes.push_back({2, cols, 0, 0});
-    shapes.push_back({5, cols, 7, 3});
-  }
-  shapes.push_back({0, 16, 0, 0});
-  shapes.push_back({1, 4096, 1, 1});
-  return shapes;
-}
-
-Matrix<float> matrix_of(const RowShape& s) {
-  return Matrix<float>(s.rows, s.cols, s.cols + s.gap, s.misalign);
-}
-
-std::string name_of(const char* op, const cpu::KernelTable& table, const RowShape& s) {
-  return cat(op, " on ", table.name, ", ", s.rows, " x ", s.cols);
-}
-
-}  // namespace
-
 TEST(rms_norm) {
   Random random(20);
   for (const RowShape& s : row_shapes()) {
@@ -48,20 +20,8 @@ TEST(rms_norm) {
     const auto tolerance = [&](int64_t i, int64_t j) {
       return gamma(s.cols / 16 + 14) * std::fabs(double(want.at(i, j)));
     };
-    for (const cpu::KernelTable* table : kernel_tables()) {
-      Matrix<float> y = matrix_of(s);
-      args.y = y.data();
-      table->rms_norm(args, 0, s.rows);
-      CHECK_CLOSE(name_of("rms_norm", *table, s), y, want, tolerance);
-      CHECK(y.intact());
-
-      Matrix<float> in_place = matrix_of(s);
-      in_place.copy_from(x);
-      RmsNormArgs same = args;
-      same.x = same.y = in_place.data();
-      table->rms_norm(same, 0, s.rows);
-      CHECK(identical(y, in_place));
-    }
+    check_row_kernel("rms_norm", s, &cpu::KernelTable::rms_norm, args, &RmsNormArgs::x, x, want,
+                     tolerance);
   }
 }
 
@@ -72,20 +32,9 @@ TEST(scale) {
     x.fill(random);
     ScaleArgs args = {x.data(), x.ld(), want.data(), want.ld(), s.rows, s.cols, 0.3f};
     ref::scale(args);
-    for (const cpu::KernelTable* table : kernel_tables()) {
-      Matrix<float> y = matrix_of(s);
-      args.y = y.data();
-      table->scale(args, 0, s.rows);
-      CHECK(identical(y, want));  // one rounding of an exact product
-      CHECK(y.intact());
-
-      Matrix<float> in_place = matrix_of(s);
-      in_place.copy_from(x);
-      ScaleArgs same = args;
-      same.x = same.y = in_place.data();
-      table->scale(same, 0, s.rows);
-      CHECK(identical(y, in_place));
-    }
+    // One rounding of an exact product.
+    check_row_kernel("scale", s, &cpu::KernelTable::scale, args, &ScaleArgs::x, x, want,
+                     [](int64_t, int64_t) { return 0.0; });
   }
 }
 
@@ -104,21 +53,8 @@ TEST(gated) {
         return 26 * kUnit * std::fabs(double(want.at(i, j))) +
                3e-8 * std::fabs(double(gate.at(i, j)) * double(up.at(i, j)));
       };
-      for (const cpu::KernelTable* table : kernel_tables()) {
-        Matrix<float> y = matrix_of(s);
-        args.y = y.data();
-        table->gated(args, 0, s.rows);
-        CHECK_CLOSE(name_of("gated", *table, s) + cat(", kind ", a), y, want, tolerance);
-        CHECK(y.intact());
-
-        Matrix<float> in_place = matrix_of(s);
-        in_place.copy_from(gate);
-        GatedArgs same = args;
-        same.y = in_place.data();
-        same.gate = in_place.data();
-        table->gated(same, 0, s.rows);
-        CHECK(identical(y, in_place));
-      }
+      check_row_kernel(cat("gated of kind ", a), s, &cpu::KernelTable::gated, args,
+                       &GatedArgs::gate, gate, want, tolerance);
     }
   }
 }
@@ -135,22 +71,10 @@ TEST(rope) {
         RopeArgs args = {x.data(),  x.ld(), angles.data(), angles.ld(), want.data(),
                          want.ld(), s.rows, heads,         head_dim,    turned};
         ref::rope(args);
-        for (const cpu::KernelTable* table : kernel_tables()) {
-          Matrix<float> y = matrix_of(s);
-          args.y = y.data();
-          table->rope(args, 0, s.rows);
-          // Two products below 1 and a sum.
-          CHECK_CLOSE(name_of("rope", *table, s) + cat(", ", turned, " of ", head_dim), y, want,
-                      [](int64_t, int64_t) { return gamma(2) * 2; });
-          CHECK(y.intact());
-
-          Matrix<float> in_place = matrix_of(s);
-          in_place.copy_from(x);
-          RopeArgs same = args;
-          same.x = same.y = in_place.data();
-          table->rope(same, 0, s.rows);
-          CHECK(identical(y, in_place));
-        }
+        // Two products below 1 and a sum.
+        check_row_kernel(cat("rope of ", turned, " of ", head_dim), s, &cpu::KernelTable::rope,
+                         args, &RopeArgs::x, x, want,
+                         [](int64_t, int64_t) { return gamma(2) * 2; });
       }
     }
   }

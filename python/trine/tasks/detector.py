@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -11,9 +11,7 @@ from trine.numerics import sigmoid
 from trine.tasks.tagger import Tagger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trine.tasks.tagger import Aggregation, Float32
+    from trine.tasks.tagger import Float32
 
 
 class Detector(Tagger):
@@ -30,31 +28,12 @@ class Detector(Tagger):
     """
 
     _squeezed: ClassVar = frozenset({"logits"})
+    _outside: ClassVar = "original"
 
     @property
     def labels(self) -> list[str]:
         """Names of the labels: a logit above zero says ``replaced``."""
         return ["original", "replaced"]
-
-    def predict(
-        self,
-        inputs: Any,
-        *,
-        batch_size: int | None = None,
-        show_progress: bool | None = None,
-        aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] = ("original",),
-        stride: int = 64,
-    ) -> Any:
-        """Find the replaced tokens of texts; everything is as in `Tagger.predict`."""
-        return super().predict(
-            inputs,
-            batch_size=batch_size,
-            show_progress=show_progress,
-            aggregation=aggregation,
-            ignore_labels=ignore_labels,
-            stride=stride,
-        )
 
     def _scores(self, logits: Float32) -> Float32:
         replaced = sigmoid(logits[:, 0])

@@ -60,6 +60,7 @@ class Tagger(Task):
     """
 
     needs: ClassVar = ("logits",)
+    _outside: ClassVar = "O"  # the label of what is no entity
 
     @property
     def labels(self) -> list[str]:
@@ -73,7 +74,7 @@ class Tagger(Task):
         batch_size: int | None = None,
         show_progress: bool | None = None,
         aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] = ("O",),
+        ignore_labels: Sequence[str] | None = None,
         stride: int = 64,
     ) -> Any:
         """Find the entities of texts.
@@ -92,8 +93,8 @@ class Tagger(Task):
             become one entity, a ``B-`` begins another. first, average, max: so too, but the tokens
             of a word first agree: on the first one's label, on the one with the best mean score,
             on that of the surest token.
-        ignore_labels : sequence of str
-            Labels to leave out.
+        ignore_labels : sequence of str or None
+            Labels to leave out; by default ``O``, and for a `Detector` ``original``.
         stride : int
             Tokens that two windows share.
 
@@ -115,6 +116,7 @@ class Tagger(Task):
         if aggregation not in get_args(Aggregation):
             known = ", ".join(get_args(Aggregation))
             raise InputError(f"aggregation {aggregation!r} is not known; known are {known}")
+        ignored = (self._outside,) if ignore_labels is None else ignore_labels
         items, single = as_list(inputs)
         progress = Progress(len(items), shown=show_progress)
         results: list[list[Entity]] = []
@@ -129,7 +131,7 @@ class Tagger(Task):
                 for encoding in group:
                     pieces = list(self._pieces(encoding, self._scores(next(logits)[0]), text))
                     found = self._group(pieces, aggregation, text)
-                    entities += [e for e in found if e["label"] not in ignore_labels]
+                    entities += [e for e in found if e["label"] not in ignored]
                 results.append(_merge_windows(entities) if len(group) > 1 else entities)
         return results[0] if single else results
 
