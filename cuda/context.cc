@@ -5,21 +5,19 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "kv_pool.h"
 #include "memory.h"
 
 namespace trine::cuda {
 namespace {
 
-constexpr size_t kLine = 256;
+using gpu::round_up;
+
+constexpr size_t kLine = gpu::Staging::kLine;
 #ifndef TRINE_SIMT
 constexpr size_t kGraphs = 64;
 #endif
 // Outputs beyond this are copied straight to the caller's memory, piece by piece.
 constexpr size_t kMostPinnedOutput = size_t{64} << 20;
-
-constexpr size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 }  // namespace
 
@@ -39,13 +37,7 @@ Context::~Context() {
 
 void Context::reserve(const RunSize& size) {
   use(device_);
-  const auto tokens = static_cast<size_t>(size.tokens);
-  const auto sequences = static_cast<size_t>(size.sequences);
-  const size_t pages =
-      sequences *
-      static_cast<size_t>(KvPool::pages_for(round_up(size.max_length, int64_t{kChunkKeys})));
-  // ids and token types; offsets, prompt lengths, lengths, past; pages.
-  const size_t bytes = (2 * tokens + 4 * (sequences + 1) + pages) * sizeof(int32_t) + 8 * kLine;
+  const size_t bytes = staged_.bytes_for(size);
   if (bytes > input_bytes_) {
     forget_graphs();
     const size_t roomy = round_up(bytes + bytes / 2, kLine);
@@ -93,58 +85,17 @@ void Context::grow_workspace(const RunContext& c) {
 
 size_t Context::bytes() const noexcept { return input_bytes_ + workspace_bytes_; }
 
-// Places `count` ints into the staging memory; returns where they will be on the device.
-int32_t* Context::stage(const void* from, size_t count) {
-  const size_t at = used_;
-  used_ = round_up(at + count * sizeof(int32_t), kLine);
-  if (from != nullptr) std::memcpy(staging_.get() + at, from, count * sizeof(int32_t));
-  return reinterpret_cast<int32_t*>(inputs_.get() + at);
-}
-
-void Context::stage_caches(const RunContext& c) {
-  const auto sequences = static_cast<size_t>(c.batch.sequences);
-  std::vector<int32_t> past(sequences, -1);
-  const auto ld =
-      static_cast<size_t>(KvPool::pages_for(round_up(c.max_total, int64_t{kChunkKeys})));
-  std::vector<int32_t> table(sequences * ld);
-  for (size_t b = 0; b < sequences; ++b) {
-    const auto* const kv = static_cast<const PagedKv*>(c.caches[b].device);
-    run_.all_cached = run_.all_cached && kv != nullptr;
-    if (kv == nullptr) continue;
-    past[b] = c.caches[b].past;
-    const std::span<const int32_t> pages = kv->pages().first(std::min(ld, kv->pages().size()));
-    std::copy(pages.begin(), pages.end(), table.begin() + static_cast<ptrdiff_t>(b * ld));
-  }
-  run_.past = stage(past.data(), sequences);
-  run_.pages = stage(table.data(), table.size());
-  run_.pages_ld = static_cast<int64_t>(ld);
-}
-
 void Context::begin(RunContext& c) {
   use(device_);
   // A run that failed half-way may still be reading the staging memory.
-  if (used_ > 0) cudaStreamSynchronize(stream_);
-  used_ = output_used_ = 0;
+  if (staged_.used() > 0) cudaStreamSynchronize(stream_);
+  output_used_ = 0;
   pending_.clear();
   run_.error = cudaSuccess;
-  run_.past = run_.pages = nullptr;
-  run_.all_cached = true;
-  const auto tokens = static_cast<size_t>(c.tokens);
-  const auto sequences = static_cast<size_t>(c.batch.sequences);
-  c.batch.offsets = stage(c.batch.offsets, sequences + 1);
-  c.inputs[static_cast<int>(Input::kIds)] = stage(c.inputs[static_cast<int>(Input::kIds)], tokens);
-  c.inputs[static_cast<int>(Input::kTokenTypes)] =
-      stage(c.inputs[static_cast<int>(Input::kTokenTypes)], tokens);
-  c.inputs[static_cast<int>(Input::kPromptLengths)] =
-      stage(c.inputs[static_cast<int>(Input::kPromptLengths)], sequences);
-  c.lengths = stage(c.lengths, sequences);
-  if (c.caches != nullptr) stage_caches(c);
-  // Grids that differ a little are recorded once: blocks beyond a sequence's end return.
-  if (sequences > 1 && c.max_length > 1) c.max_length = round_up(c.max_length, int64_t{32});
-  c.max_total = round_up(c.max_total, int64_t{kChunkKeys});
+  run_.caches = staged_.write(c, staging_.get(), inputs_.get());
   grow_workspace(c);
-  check("copying inputs to the GPU",
-        cudaMemcpyAsync(inputs_.get(), staging_.get(), used_, cudaMemcpyHostToDevice, stream_));
+  check("copying inputs to the GPU", cudaMemcpyAsync(inputs_.get(), staging_.get(), staged_.used(),
+                                                     cudaMemcpyHostToDevice, stream_));
 }
 
 void Context::launch(std::span<const Step> steps, const RunContext& c) const noexcept {
@@ -190,7 +141,7 @@ void Context::run(std::span<const Step> steps, const RunContext& c) {
   if (steps.empty()) return;
   const Key key{
       steps.data(),      c.token_rows, inputs_.get(), workspace_.get(),    c.tokens,
-      c.batch.sequences, c.max_length, c.max_total,   c.caches != nullptr, run_.all_cached};
+      c.batch.sequences, c.max_length, c.max_total,   c.caches != nullptr, run_.caches.all_cached};
   const auto found =
       std::find_if(graphs_.begin(), graphs_.end(), [&](const Recorded& r) { return r.key == key; });
   if (found == graphs_.end()) {

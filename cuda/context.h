@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "gpu/staging.h"
 #include "kernels/attention.h"
 #include "run.h"
 
@@ -54,8 +55,6 @@ class Context : public DeviceContext {
     float* to;
   };
 
-  int32_t* stage(const void* from, size_t count);
-  void stage_caches(const RunContext& c);
   void launch(std::span<const Step> steps, const RunContext& c) const noexcept;
   void throw_failed() const;
   void forget_graphs() noexcept;
@@ -67,7 +66,8 @@ class Context : public DeviceContext {
   cudaStream_t stream_ = nullptr;
   Run run_;
   std::shared_ptr<std::byte> staging_, inputs_;  // pinned, and its copy on the device
-  size_t input_bytes_ = 0, used_ = 0;
+  gpu::Staging staged_{kChunkKeys};
+  size_t input_bytes_ = 0;
   std::shared_ptr<std::byte> outputs_;  // pinned
   size_t output_bytes_ = 0, output_used_ = 0;
   std::vector<Pending> pending_;

@@ -8,6 +8,7 @@
 #include "context.h"
 #include "exec/distances.h"
 #include "exec/host.h"
+#include "gpu/values.h"
 #include "kernels/linear.h"
 #include "kv_pool.h"
 #include "lower.h"
@@ -17,34 +18,6 @@
 
 namespace trine::cuda {
 namespace {
-
-// A value over sequences that compile/sink.cc made of one over tokens: it is rounded as that was,
-// and an attention's q is of the same type as its k.
-bool was_over_tokens(const Graph& graph, const Node& node) noexcept {
-  if (node.shape.rows != Rows::kSequences) return false;
-  switch (node.op) {
-    case Op::linear:
-      return node.as<LinearAttrs>().pooled;
-    case Op::attention:
-      return node.as<AttentionAttrs>().queries != Queries::kAll;
-    case Op::pool: {  // a row as it is
-      const PoolMode mode = node.as<PoolAttrs>().mode;
-      return mode == PoolMode::kCls || mode == PoolMode::kLastToken;
-    }
-    case Op::layer_norm:
-    case Op::rms_norm:
-    case Op::add:
-    case Op::gated:
-    case Op::scale:
-    case Op::activation:
-    case Op::slice:
-      return std::any_of(node.inputs.begin(), node.inputs.end(), [&](NodeId id) {
-        return id != kNoNode && was_over_tokens(graph, graph[id]);
-      });
-    default:
-      return false;
-  }
-}
 
 class CudaBackend : public Backend {
  public:
@@ -64,7 +37,7 @@ class CudaBackend : public Backend {
 
   BackendInfo properties() const override { return info_; }
   bool supports(const Graph&, const Node& node) const noexcept override {
-    return cuda::supports(node);
+    return gpu::supports(node, kMaxHeadDim);
   }
 
   std::shared_ptr<std::byte> alloc(size_t bytes) override {
@@ -93,11 +66,7 @@ class CudaBackend : public Backend {
   }
 
   DType value_dtype(const Graph& graph, const Node& node) const noexcept override {
-    if (dtype_ != DType::kBF16 || node.dtype != DType::kF32) return node.dtype;
-    const bool tokens = node.shape.rows == Rows::kTokens;
-    // Angles need more than bfloat16 has.
-    return (tokens && node.op != Op::rotary) || was_over_tokens(graph, node) ? DType::kBF16
-                                                                             : node.dtype;
+    return gpu::value_dtype(graph, node, dtype_);
   }
 
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
@@ -122,7 +91,7 @@ class CudaBackend : public Backend {
       pool_ = std::make_shared<KvPool>(device_, std::move(layout), dtype_);
       pool_in_use_ = pool_.get();
     }
-    return std::make_unique<PagedKv>(pool_, capacity);
+    return std::make_unique<gpu::PagedKv>(pool_, capacity);
   }
 
  private:

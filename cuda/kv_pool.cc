@@ -1,95 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kv_pool.h"
 
-#include <algorithm>
-
-#include "base/error.h"
 #include "memory.h"
 #include "runtime.h"
 
 namespace trine::cuda {
-namespace {
 
-constexpr int64_t kFirstPages = 16;
-constexpr size_t kMostChunk = size_t{1} << 30;
-
-}  // namespace
-
-KvPool::KvPool(int device, std::shared_ptr<const KvLayout> layout, DType dtype)
-    : device_(device), layout_(std::move(layout)) {
-  for (const KvLayout::Layer& layer : layout_->layers) {
-    const size_t bytes =
-        static_cast<size_t>(kPageTokens * layer.heads * layer.dim) * size_of(dtype);
-    layers_.push_back({page_bytes_, page_bytes_ + bytes});
-    page_bytes_ += 2 * bytes;
-  }
-}
-
-// Chunks double, up to a gigabyte, so that few are needed and little is taken in vain.
-void KvPool::grow(int64_t pages) {
-  const auto most = std::max<int64_t>(static_cast<int64_t>(kMostChunk / page_bytes_), kFirstPages);
-  const int64_t count = std::max(pages, std::clamp(pages_, kFirstPages, most));
+int64_t KvPool::grow(int64_t count) {
+  use(device_);
+  const auto page = static_cast<int64_t>(page_bytes());
   // One page more: places are whole pages away from the base.
-  const size_t bytes = static_cast<size_t>(count + 1) * page_bytes_;
-  std::shared_ptr<std::byte> chunk = device_alloc(bytes, device_);
+  std::shared_ptr<std::byte> chunk = device_alloc(static_cast<size_t>((count + 1) * page), device_);
   if (base_ == nullptr) base_ = chunk.get();
-  const auto page = static_cast<int64_t>(page_bytes_);
   const int64_t distance = chunk.get() - base_;
-  const int64_t first = distance >= 0 ? (distance + page - 1) / page : -(-distance / page);
-  if (first < INT32_MIN || first + count > INT32_MAX)
-    throw DeviceError("the caches of keys and values lie too far apart on the GPU");
-  for (int64_t p = first + count; p-- > first;) free_.push_back(static_cast<int32_t>(p));
   chunks_.push_back(std::move(chunk));
-  pages_ += count;
-}
-
-void KvPool::take(int64_t count, std::vector<int32_t>& pages) {
-  const std::lock_guard lock(mutex_);
-  const auto there = static_cast<int64_t>(free_.size());
-  if (there < count) {
-    use(device_);
-    grow(count - there);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    pages.push_back(free_.back());
-    free_.pop_back();
-  }
-}
-
-void KvPool::give_back(std::span<const int32_t> pages) noexcept {
-  const std::lock_guard lock(mutex_);
-  free_.insert(free_.end(), pages.rbegin(), pages.rend());
+  return distance >= 0 ? (distance + page - 1) / page : -(-distance / page);
 }
 
 void KvPool::copy(int32_t from, int32_t to) {
   use(device_);
-  const auto page = static_cast<int64_t>(page_bytes_);
+  const auto page = static_cast<int64_t>(page_bytes());
   // The stream of the runs does not wait for this one: it must be done on return.
   check("copying keys and values",
-        cudaMemcpy(base_ + to * page, base_ + from * page, page_bytes_, cudaMemcpyDeviceToDevice));
+        cudaMemcpy(base_ + to * page, base_ + from * page, page_bytes(), cudaMemcpyDeviceToDevice));
   check("copying keys and values", cudaStreamSynchronize(nullptr));
-}
-
-PagedKv::PagedKv(std::shared_ptr<KvPool> pool, int64_t capacity)
-    : pool_(std::move(pool)), capacity_(capacity) {
-  // Later nothing may throw, so that pages are never lost.
-  pages_.reserve(static_cast<size_t>(KvPool::pages_for(capacity)));
-}
-
-PagedKv::~PagedKv() { pool_->give_back(pages_); }
-
-KvView PagedKv::view() const noexcept { return {nullptr, nullptr, capacity_, 0, this}; }
-
-void PagedKv::reserve(int64_t tokens) {
-  const auto have = static_cast<int64_t>(pages_.size());
-  const int64_t want = KvPool::pages_for(std::min(tokens, capacity_));
-  if (want > have) pool_->take(want - have, pages_);
-}
-
-void PagedKv::copy_prefix(const KvMemory& from, int64_t tokens) {
-  const std::span<const int32_t> source = static_cast<const PagedKv&>(from).pages();
-  for (int64_t p = 0; p < KvPool::pages_for(tokens); ++p)
-    pool_->copy(source[static_cast<size_t>(p)], pages_[static_cast<size_t>(p)]);
 }
 
 }  // namespace trine::cuda

@@ -20,7 +20,6 @@ struct Fixed {
   int32_t reach = 0;
 };
 
-bool supports(const Node& node) noexcept;
 // What an attention's workspace depends on besides the batch.
 AttentionArgs attention_sizes(const Node& node);
 Step lower(const Graph& graph, const Node& node, std::span<const Operand> in, const Operand& out,

@@ -1,36 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "exec/plugin.h"
 
-#include <algorithm>
-#include <cstring>
-#include <exception>
-
 #include "backend.h"
 #include "base/error.h"
 #include "cuda_backend.h"
+#include "gpu/plugin_entry.h"
 #include "runtime.h"
 
 namespace trine::cuda {
 namespace {
 
-void say(const char* text, char* reason, size_t size) noexcept {
-  if (size == 0) return;
-  const size_t n = std::min(std::strlen(text), size - 1);
-  std::memcpy(reason, text, n);
-  reason[n] = '\0';
-}
-
 int devices(char* reason, size_t size) noexcept {
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error == cudaSuccess && count > 0) return count;
-  try {
-    say(explain("looking for a GPU", error == cudaSuccess ? cudaErrorNoDevice : error).c_str(),
-        reason, size);
-  } catch (const std::exception&) {
-    say("looking for a GPU: out of memory", reason, size);
-  }
-  return -1;
+  return gpu::or_say(-1, reason, size, [] {
+    int count = 0;
+    check("looking for a GPU", cudaGetDeviceCount(&count));
+    if (count == 0) check("looking for a GPU", cudaErrorNoDevice);
+    return count;
+  });
 }
 
 DType default_dtype(int index) noexcept {
@@ -40,23 +26,13 @@ DType default_dtype(int index) noexcept {
 }
 
 Backend* make(int index, DType dtype, char* reason, size_t size) noexcept {
-  try {
-    return make_backend(index, dtype).release();
-  } catch (const std::exception& e) {
-    say(e.what(), reason, size);
-    return nullptr;
-  }
+  return gpu::or_say<Backend*>(nullptr, reason, size,
+                               [&] { return make_backend(index, dtype).release(); });
 }
 
 }  // namespace
 }  // namespace trine::cuda
 
-extern "C"
-#if defined(_WIN32)
-    __declspec(dllexport)
-#else
-    __attribute__((visibility("default")))
-#endif
-    const trine::PluginApi trine_plugin = {trine::PluginApi::kVersion, trine::plugin_build(),
-                                           trine::cuda::devices, trine::cuda::default_dtype,
-                                           trine::cuda::make};
+TRINE_PLUGIN_EXPORT const trine::PluginApi trine_plugin = {
+    trine::PluginApi::kVersion, trine::plugin_build(), trine::cuda::devices,
+    trine::cuda::default_dtype, trine::cuda::make};

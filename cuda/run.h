@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "exec/step.h"
+#include "gpu/staging.h"
 #include "kernels/ragged.h"
 #include "runtime.h"
 
@@ -12,12 +13,7 @@ namespace trine::cuda {
 
 struct Run {
   cudaStream_t stream = nullptr;
-  // [sequences] on the device: tokens in the caches before this run, -1 where there is no cache;
-  // null when there is none at all.
-  const int32_t* past = nullptr;
-  const int32_t* pages = nullptr;  // [sequences][pages_ld] on the device: KvPages::table
-  int64_t pages_ld = 0;
-  bool all_cached = true;  // of the sequences
+  gpu::StagedCaches caches;
   // The attention's, of one step at a time.
   void* workspace = nullptr;
   int32_t* counters = nullptr;

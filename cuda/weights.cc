@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "weights.h"
 
-#include "exec/host.h"
 #include "kernels/linear.h"
 #include "memory.h"
 #include "runtime.h"
@@ -13,9 +12,6 @@ namespace {
 bool is_read(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
 }
-
-// Whether the part's address names it for as long as the model lives.
-bool in_file(const host::Part& part) { return part.owner == nullptr; }
 
 }  // namespace
 
@@ -32,10 +28,9 @@ Packed Weights::linear(const Graph& graph, NodeId weight, DType dtype) {
   int64_t rows = 0;
   for (const host::Part& p : from) rows += p.rows;
   const size_t row = static_cast<size_t>(ldw) * size_of(dtype);
-  const bool whole = from.size() == 1 && ldw == cols && in_file(from[0]);
-  const Key key{from[0].data, rows, cols, dtype};
+  const bool whole = ldw == cols;
   if (whole) {
-    if (auto known = known_[key].lock())
+    if (const auto known = shared_.find(from, dtype))
       return {known, known.get(), 0, dtype};  // its bytes are counted already
   }
   const std::shared_ptr<std::byte> memory = device_alloc(row * static_cast<size_t>(rows), device_);
@@ -57,7 +52,7 @@ Packed Weights::linear(const Graph& graph, NodeId weight, DType dtype) {
     check("packing weights", cudaStreamSynchronize(nullptr));  // before `raw` goes
     to += row * static_cast<size_t>(p.rows);
   }
-  if (whole) known_[key] = memory;
+  if (whole) shared_.add(from, dtype, memory);
   return {memory, memory.get(), row * static_cast<size_t>(rows), dtype};
 }
 
@@ -65,13 +60,10 @@ Packed Weights::table(const Graph& graph, NodeId weight) {
   use(device_);
   const Packed dense = host::in_place(graph, weight);
   const std::vector<host::Part> from = host::parts(graph, weight);
-  const Key key{from[0].data, from[0].rows, from[0].cols, dense.dtype};
-  const bool whole = from.size() == 1 && in_file(from[0]);
-  if (whole) {
-    if (auto known = known_[key].lock()) return {known, known.get(), 0, dense.dtype};
-  }
+  if (const auto known = shared_.find(from, dense.dtype))
+    return {known, known.get(), 0, dense.dtype};
   const auto memory = upload(dense.data, dense.bytes);
-  if (whole) known_[key] = memory;
+  shared_.add(from, dense.dtype, memory);
   return {memory, memory.get(), dense.bytes, dense.dtype};
 }
 

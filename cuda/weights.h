@@ -2,12 +2,10 @@
 // Weights in the GPU's memory, as the kernels read them.
 #pragma once
 
-#include <map>
 #include <memory>
-#include <tuple>
-#include <vector>
 
 #include "backend.h"
+#include "gpu/shared_weights.h"
 #include "graph/graph.h"
 
 namespace trine::cuda {
@@ -25,12 +23,10 @@ class Weights {
   Packed floats(const Graph& graph, NodeId weight);
 
  private:
-  using Key = std::tuple<const void*, int64_t, int64_t, DType>;
-
   std::shared_ptr<std::byte> upload(const void* data, size_t bytes);
 
   int device_;
-  std::map<Key, std::weak_ptr<std::byte>> known_;  // dense rows without padding
+  gpu::SharedWeights shared_;
 };
 
 }  // namespace trine::cuda

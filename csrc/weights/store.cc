@@ -306,6 +306,18 @@ size_t WeightStore::bytes_mapped() const noexcept {
   return bytes;
 }
 
+std::span<const std::byte> WeightStore::mapping_of(const void* address) const noexcept {
+  const auto* const at = static_cast<const std::byte*>(address);
+  for (const MappedFile& file : files_) {
+    const std::span<const std::byte> bytes = file.bytes();
+    if (at >= bytes.data() && at < bytes.data() + bytes.size()) return bytes;
+  }
+  for (const auto& other : merged_) {
+    if (const auto bytes = other->mapping_of(address); !bytes.empty()) return bytes;
+  }
+  return {};
+}
+
 void WeightStore::prefetch() const noexcept {
   for (const MappedFile& file : files_) file.prefetch();
   for (const auto& other : merged_) other->prefetch();

@@ -121,6 +121,8 @@ class WeightStore {
   // The files' __metadata__ as one map; the first file that has a key wins.
   const std::map<std::string, std::string, std::less<>>& metadata() const { return metadata_; }
   size_t bytes_mapped() const noexcept;
+  // All of the mapped file that this address is in; empty when it is in none.
+  std::span<const std::byte> mapping_of(const void* address) const noexcept;
   void prefetch() const noexcept;
 
  private:

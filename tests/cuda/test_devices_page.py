@@ -17,7 +17,7 @@ ROWS = re.findall(
 
 
 def test_the_table_is_true() -> None:
-    source = (ROOT / "cuda/lower.cc").read_text()
+    source = (ROOT / "csrc/gpu/values.cc").read_text()
     supports = source[source.index("bool supports(") :]
     lowered = set(re.findall(r"case Op::(\w+):", supports[: supports.index("default:")]))
     assert lowered

@@ -8,8 +8,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
-#include <string>
 
+#include "simt/failure.h"
 #include "simt/runtime.h"
 
 inline constexpr cudaError_t cudaErrorMemoryAllocation = static_cast<cudaError_t>(2);
@@ -36,31 +36,11 @@ struct cudaDeviceProp {
   int major, minor, multiProcessorCount;
 };
 
-namespace trine::simt {
-
-// The error that TRINE_SIMT_FAIL has for this call.
-inline cudaError_t failure(const char* function, std::atomic<int>& calls) {
-  const int call = ++calls;
-  const char* plan = std::getenv("TRINE_SIMT_FAIL");
-  const std::string key = std::string(function) + ":";
-  for (std::string text = plan != nullptr ? plan : ""; !text.empty();) {
-    const std::string item = text.substr(0, text.find(','));
-    text.erase(0, std::min(text.size(), item.size() + 1));
-    if (item.compare(0, key.size(), key) != 0) continue;
-    const size_t colon = item.find(':', key.size());
-    if (call >= std::atoi(item.c_str() + colon + 1))
-      return static_cast<cudaError_t>(std::atoi(item.c_str() + key.size()));
-  }
-  return cudaSuccess;
-}
-
-}  // namespace trine::simt
-
 #define TRINE_SIMT_MAY_FAIL(function)                                    \
   do {                                                                   \
     static std::atomic<int> calls{0};                                    \
-    const cudaError_t planned = ::trine::simt::failure(function, calls); \
-    if (planned != cudaSuccess) return planned;                          \
+    const int planned = ::trine::simt::planned_failure(function, calls); \
+    if (planned != 0) return static_cast<cudaError_t>(planned);          \
   } while (false)
 
 inline const char* cudaGetErrorString(cudaError_t error) {

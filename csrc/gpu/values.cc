@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gpu/values.h"
+
+#include <algorithm>
+
+namespace trine::gpu {
+namespace {
+
+// A value over sequences that compile/sink.cc made of one over tokens: it is rounded as that was,
+// and an attention's q is of the same type as its k.
+bool was_over_tokens(const Graph& graph, const Node& node) noexcept {
+  if (node.shape.rows != Rows::kSequences) return false;
+  switch (node.op) {
+    case Op::linear:
+      return node.as<LinearAttrs>().pooled;
+    case Op::attention:
+      return node.as<AttentionAttrs>().queries != Queries::kAll;
+    case Op::pool: {  // a row as it is
+      const PoolMode mode = node.as<PoolAttrs>().mode;
+      return mode == PoolMode::kCls || mode == PoolMode::kLastToken;
+    }
+    case Op::layer_norm:
+    case Op::rms_norm:
+    case Op::add:
+    case Op::gated:
+    case Op::scale:
+    case Op::activation:
+    case Op::slice:
+      return std::any_of(node.inputs.begin(), node.inputs.end(), [&](NodeId id) {
+        return id != kNoNode && was_over_tokens(graph, graph[id]);
+      });
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+DType value_dtype(const Graph& graph, const Node& node, DType dtype) noexcept {
+  if (dtype == DType::kF32 || node.dtype != DType::kF32) return node.dtype;
+  const bool tokens = node.shape.rows == Rows::kTokens;
+  return (tokens && node.op != Op::rotary) || was_over_tokens(graph, node) ? dtype : node.dtype;
+}
+
+bool supports(const Node& node, int64_t max_head_dim) noexcept {
+  switch (node.op) {
+    case Op::attention:
+      return node.shape.cols() / node.as<AttentionAttrs>().heads <= max_head_dim;
+    case Op::linear:
+    case Op::layer_norm:
+    case Op::rms_norm:
+    case Op::l2_normalize:
+    case Op::embedding:
+    case Op::positions:
+    case Op::rotary:
+    case Op::rope:
+    case Op::activation:
+    case Op::scale:
+    case Op::add:
+    case Op::gated:
+    case Op::pool:
+    case Op::concat:
+    case Op::spread:
+    case Op::windows:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace trine::gpu
