@@ -56,7 +56,12 @@ def parse_cases(text: str) -> list[tuple[int, int]]:
 
 
 def bench(
-    model: Task, cases: Sequence[tuple[int, int]], *, rounds: int = 20, profile: bool = False
+    model: Task,
+    cases: Sequence[tuple[int, int]],
+    *,
+    rounds: int = 20,
+    profile: bool = False,
+    limit: tuple[float, float] | None = None,
 ) -> Iterator[Measured]:
     """Measure each case, then a batch of mixed lengths.
 
@@ -69,6 +74,9 @@ def bench(
         Timed runs of each; fewer if they take longer than half a minute.
     profile : bool
         Add each step's time.
+    limit : (float, float) or None
+        GFLOP/s and GB/s that the device has by its data sheet. A processor's are measured; of a
+        GPU there is no share of the limit without them.
 
     Yields
     ------
@@ -77,15 +85,17 @@ def bench(
     """
     if rounds < 1:
         raise InputError(f"rounds is {rounds}, expected at least 1")
-    machine = _Machine(model)
+    if limit is not None and not min(limit) > 0:
+        raise InputError(f"limit is {limit}, expected two numbers above 0")
+    machine = _Machine(model, limit)
     yield Measured(machine=machine.described)
-    limit = model.max_seq_length
+    most_tokens = model.max_seq_length
     rng = np.random.default_rng(0)
     for batch, wanted in cases:
-        length = wanted if limit is None else min(wanted, limit)
+        length = wanted if most_tokens is None else min(wanted, most_tokens)
         tokens = _tokens(rng, model, [length] * batch)
         yield _measure(machine, f"{batch}x{length}", tokens, rounds, profile=profile)
-    most = 256 if limit is None else min(256, limit)
+    most = 256 if most_tokens is None else min(256, most_tokens)
     lengths = np.clip(rng.lognormal(3.4, 0.7, _MIXED).astype(int), min(5, most), most)
     tokens = _tokens(rng, model, lengths.tolist())
     yield _measure(machine, f"{_MIXED} mixed", tokens, max(1, rounds // 5), profile=profile)
@@ -94,7 +104,7 @@ def bench(
 class _Machine:
     """The model's core, and what its machine can do."""
 
-    def __init__(self, model: Task) -> None:
+    def __init__(self, model: Task, limit: tuple[float, float] | None) -> None:
         self.model = model
         info = model.info()
         threads = int(info["threads"])
@@ -103,7 +113,11 @@ class _Machine:
         self.peaks: dict[str, float] = {}  # by dtype
         self.bandwidth = 0.0
         # What a GPU can do is not measured here, and what the CPU can says nothing of it.
-        self.measured = info["device"] == "cpu"
+        self.measured = info["device"] == "cpu" and limit is None
+        if limit is not None:
+            self.peaks = dict.fromkeys({"float32", self.dtype}, limit[0])
+            self.bandwidth = limit[1]
+        self.has_limit = self.measured or limit is not None
         self.described = {key: info[key] for key in ("source", "device", "isa", "dtype", "threads")}
 
     def probe(self, *, again: bool = False) -> None:
@@ -175,7 +189,7 @@ def _measure(
         sequences_per_s=len(tokens) / median,
         tokens_per_s=len(tokens.ids) / median,
     )
-    if machine.measured:
+    if machine.has_limit:
         result["limit_share"] = machine.limit(parts) / median
         result["peak_gflops"] = machine.peaks[machine.dtype]
         result["read_gb_per_s"] = machine.bandwidth

@@ -345,6 +345,13 @@ class Bench(Command):
         )
         parser.add_argument("--rounds", type=int, default=20, metavar="N", help="runs of each case")
         parser.add_argument("--profile", action="store_true", help="print the time of every step")
+        parser.add_argument(
+            "--limit",
+            type=float,
+            nargs=2,
+            metavar=("GFLOP/S", "GB/S"),
+            help="what the device can by its data sheet; a processor's are measured",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON lines")
 
     def run(self, options: Namespace) -> int:
@@ -352,8 +359,9 @@ class Bench(Command):
         from trine import bench
 
         cases = bench.parse_cases(options.cases)
+        how = {"rounds": options.rounds, "profile": options.profile, "limit": options.limit}
         with command_io.load_model(options) as model:
-            for line in bench.bench(model, cases, rounds=options.rounds, profile=options.profile):
+            for line in bench.bench(model, cases, **how):
                 sys.stdout.write((json.dumps(line) if options.json else bench.show(line)) + "\n")
                 sys.stdout.flush()
         return 0
