@@ -108,7 +108,9 @@ class Backend {
   virtual std::unique_ptr<KvMemory> kv_memory(std::shared_ptr<const KvLayout>, int64_t capacity);
 };
 
-// dtype: of kModelDTypes. Which linears are computed in it says host::weight_dtype.
+// What both of these compute in.
+inline constexpr DType kHostDTypes[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
+// dtype: of kHostDTypes. Which linears are computed in it says host::weight_dtype.
 std::unique_ptr<Backend> make_cpu_backend(int threads, DType dtype = DType::kF32);
 std::unique_ptr<Backend> make_ref_backend(DType dtype = DType::kF32);
 // kBF16 where the chosen instruction set multiplies it faster than float32, else kF32.

@@ -128,6 +128,8 @@ class CudaBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(int device, DType dtype) {
+  constexpr DType kHas[] = {DType::kF32, DType::kBF16};
+  host::require_dtype("cuda", dtype, kHas);
   return std::make_unique<CudaBackend>(device, dtype);
 }
 

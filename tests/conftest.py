@@ -14,9 +14,9 @@ os.environ.setdefault("TRINE_CACHE_SIZE", "0")
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--device",
-        choices=["emulated", "cuda"],
+        choices=["emulated", "cuda", "metal"],
         default="emulated",
-        help="what tests/cuda/test_device.py runs on: an emulated GPU (built for it) or a real one",
+        help="what tests/device runs on: emulated GPUs (built for it) or a real one",
     )
     parser.addoption(
         "--texts",

@@ -166,7 +166,8 @@ inline constexpr int64_t kGroup = 32;
 
 // What the linears of a model may compute in. kI8 and kI4 name a form of weights with scales in it
 // (Form, in backend.h), not just an array of numbers.
-inline constexpr DType kModelDTypes[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
+inline constexpr DType kModelDTypes[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8,
+                                         DType::kI4};
 
 // As Python and the command line have them, which is numpy's names.
 constexpr std::string_view model_name(DType dtype) noexcept {
@@ -175,6 +176,8 @@ constexpr std::string_view model_name(DType dtype) noexcept {
       return "float32";
     case DType::kBF16:
       return "bfloat16";
+    case DType::kF16:
+      return "float16";
     case DType::kI8:
       return "int8";
     case DType::kI4:

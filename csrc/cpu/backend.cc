@@ -213,8 +213,7 @@ class CpuBackend : public Backend {
  public:
   CpuBackend(int threads, DType dtype)
       : table_(cpu::select_kernel_table()), pool_(threads), dtype_(dtype) {
-    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
-    host::require_dtype("cpu", dtype, kHas);
+    host::require_dtype("cpu", dtype, kHostDTypes);
   }
 
   BackendInfo properties() const override { return {"cpu", table_.name, pool_.size(), dtype_}; }

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <set>
 
+#include "backend.h"
 #include "base/error.h"
 #include "compile/passes.h"
 #include "graph/serialize.h"
@@ -143,9 +144,9 @@ CompiledFile::CompiledFile(const std::filesystem::path& path, bool check_sum)
   }
   if (check_sum && at(kChecksum) != checksum(metadata())) fail("its metadata is damaged");
   if (at("trine.device") != "cpu") fail(cat("is for device ", quoted(at("trine.device"))));
-  const auto dtype = std::find_if(std::begin(kModelDTypes), std::end(kModelDTypes),
+  const auto dtype = std::find_if(std::begin(kHostDTypes), std::end(kHostDTypes),
                                   [&](DType d) { return name_of(d) == at("trine.dtype"); });
-  if (dtype == std::end(kModelDTypes))
+  if (dtype == std::end(kHostDTypes))
     fail(cat("dtype ", quoted(at("trine.dtype")), " is not known"));
   dtype_ = *dtype;
 }

@@ -14,7 +14,6 @@
 #endif
 
 #include "base/error.h"
-#include "exec/host.h"
 
 namespace trine {
 namespace {
@@ -77,8 +76,6 @@ int Plugin::devices() const {
 }
 
 std::unique_ptr<Backend> Plugin::make(int index, DType dtype) const {
-  constexpr DType kHas[] = {DType::kF32, DType::kBF16};
-  host::require_dtype("a GPU", dtype, kHas);
   char reason[kReason] = "";
   std::unique_ptr<Backend> backend(api_->make(index, dtype, reason, sizeof reason));
   if (!backend) throw DeviceError(reason);

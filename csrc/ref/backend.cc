@@ -55,8 +55,7 @@ class NoContext : public DeviceContext {
 class RefBackend : public Backend {
  public:
   explicit RefBackend(DType dtype) : dtype_(dtype) {
-    constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
-    host::require_dtype("ref", dtype, kHas);
+    host::require_dtype("ref", dtype, kHostDTypes);
   }
   BackendInfo properties() const override { return {"ref", "scalar", 1, dtype_}; }
   bool supports(const Graph&, const Node&) const noexcept override { return true; }

@@ -14,6 +14,7 @@
 #include "cpu/peak.h"
 #include "exec/compare.h"
 #include "exec/engine.h"
+#include "exec/host.h"
 #include "exec/plugin.h"
 
 namespace py = pybind11;
@@ -245,6 +246,7 @@ void bind_model(py::module_& m) {
       "peak_gflops",
       [](int threads, const std::string& dtype) {
         const DType chosen = python_dtype(dtype);
+        host::require_dtype("cpu", chosen, kHostDTypes);
         const py::gil_scoped_release release;
         return cpu::peak_gflops(cpu::select_kernel_table().isa, threads, chosen);
       },

@@ -93,8 +93,12 @@ def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument("--model", dest="named_model", metavar="MODEL", help=where)
     group = parser.add_argument_group("loading")
     group.add_argument("--threads", type=int, metavar="N", help="by default one per CPU")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    group.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, int8 or int4")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, metal or cuda:N")
+    group.add_argument(
+        "--dtype",
+        default="auto",
+        help="auto, float32, bfloat16, int8 or int4; float16 on metal",
+    )
     group.add_argument(
         "--keep",
         action="append",

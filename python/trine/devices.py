@@ -41,7 +41,7 @@ def find_plugin(name: str) -> Path | None:
 
 
 def choose(device: str) -> Chosen:
-    """Find the device of this name: "auto", "cpu", "ref", "cuda", "cuda:1", ...
+    """Find the device of this name: "auto", "cpu", "ref", "cuda", "cuda:1", "metal".
 
     ``"auto"`` is the first GPU of a plugin that is installed and works, else the CPU.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trine.tasks.base import Task
 
 Device = Literal["auto", "cpu", "cuda", "metal"]
-Dtype = Literal["auto", "float32", "bfloat16", "int8", "int4"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
 QUANTISED = ("int8", "int4")
 
 # Class of each task, and the module that defines it.
@@ -80,11 +80,13 @@ def load(
         None
         What to load it as; the pipeline names of transformers will do, too. By default what
         ``modules.json`` and ``architectures`` say.
-    device : {"auto", "cpu", "cuda", "cuda:1", ...}
+    device : {"auto", "cpu", "cuda", "cuda:1", "metal", ...}
         ``"auto"`` is the first GPU whose plugin is installed and works, else the CPU; ``info()``
         says which and why.
-    dtype : {"auto", "float32", "bfloat16", "int8", "int4"}
-        What linear layers hold their weights in and multiply; everything else is float32.
+    dtype : {"auto", "float32", "bfloat16", "float16", "int8", "int4"}
+        What linear layers hold their weights in and multiply; everything else is float32. On GPUs,
+        which have no int8 and int4 yet, values between layers are of this type, too. float16 is for
+        ``device="metal"``.
         ``"auto"`` is bfloat16 on processors that multiply it faster, else float32; for a compiled
         file, what it was compiled in.
     threads : int or None

@@ -28,12 +28,13 @@ if TYPE_CHECKING:
 
 # What the dtype may change against a float32 reference, over a few dozen layers: the difference as
 # a share of the largest value, and the cosine. float32: other orders of summation. bfloat16:
-# weights and inputs of linear layers are rounded to 8 bits, each by up to 2**-9 of itself. int8 and
-# int4: by up to 1/254 and 1/30 of the largest of a row or a group; a text without words, whose
-# vector says little, is the farthest off.
+# weights and inputs of linear layers are rounded to 8 bits, each by up to 2**-9 of itself; float16:
+# to 11 bits. int8 and int4: by up to 1/254 and 1/30 of the largest of a row or a group; a text
+# without words, whose vector says little, is the farthest off.
 LIMITS = {
     "float32": (1e-4, 0.999999),
     "bfloat16": (5e-2, 0.999),
+    "float16": (1e-2, 0.9999),
     "int8": (0.3, 0.95),
     "int4": (0.6, 0.9),
 }

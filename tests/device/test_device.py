@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole models with ``device="cuda"``: beside the CPU, alone and in batches, and when it fails.
+"""Whole models on GPUs: beside the CPU, alone and in batches, and when a GPU fails.
 
-By default on an emulated GPU; ``pytest tests/cuda/test_device.py --device cuda`` on a real one.
+By default on emulated GPUs; ``pytest tests/device --device cuda`` (or ``metal``) on a real one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from trine import _core, devices, nn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-pytestmark = pytest.mark.usefixtures("plugin")
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 FOLDERS = sorted(p.parent for p in GOLDEN.glob("*/config.json")) + sorted(
     p.parent for p in GOLDEN.glob("*/*/config.json") if "examples" not in p.parts
@@ -33,8 +32,14 @@ PREFIX = [4 + i % 50 for i in range(70)]
 GENERATORS = [p for p in FOLDERS if p.name.startswith("generate")]
 # Sums in another order, over two layers: as far as the CPU's own instruction sets are apart.
 FLOAT32 = 2e-5
-# Every value between layers is rounded to 8 bits here, and linears' inputs alone on the CPU.
-BFLOAT16 = 5e-2
+# Every value between layers is rounded to 8 bits (11) here, and linears' inputs alone on the CPU.
+LIMITS = {"float32": FLOAT32, "bfloat16": 5e-2, "float16": 1e-2}
+PREFIXES = {"cuda": "CUDA, ", "metal": "Metal: "}  # of what GPUs say
+
+
+def on_cpu(dtype: str) -> Any:
+    """The dtype that the CPU compares with."""
+    return "float32" if dtype == "float16" else dtype
 
 
 def lengths_of(model: Any) -> list[int]:
@@ -52,25 +57,28 @@ def inputs(model: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return ids, mask
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", LIMITS)
 @pytest.mark.parametrize("folder", FOLDERS, ids=NAMES)
-def test_models_beside_the_cpu(folder: Path, dtype: Any) -> None:
+def test_models_beside_the_cpu(device: Any, folder: Path, dtype: Any) -> None:
+    if dtype == "float16" and device != "metal":
+        with pytest.raises(trine.DeviceError, match="float16"):
+            trine.load(folder, device=device, dtype=dtype)
+        return
     with (
-        trine.load(folder, device="cpu", dtype=dtype) as cpu,
-        trine.load(folder, device="cuda", dtype=dtype) as cuda,
+        trine.load(folder, device="cpu", dtype=on_cpu(dtype)) as cpu,
+        trine.load(folder, device=device, dtype=dtype) as gpu,
     ):
         ids, mask = inputs(cpu)
-        expected, got = cpu.forward(ids, mask), cuda.forward(ids, mask)
+        expected, got = cpu.forward(ids, mask), gpu.forward(ids, mask)
         assert got.keys() == expected.keys()
-        limit = FLOAT32 if dtype == "float32" else BFLOAT16
         for name, want in expected.items():
-            assert np.abs(got[name] - want).max() <= limit * np.abs(want).max(), name
+            assert np.abs(got[name] - want).max() <= LIMITS[dtype] * np.abs(want).max(), name
         for _ in range(2):  # on a GPU, recorded and replayed
-            for name, again in cuda.forward(ids, mask).items():
+            for name, again in gpu.forward(ids, mask).items():
                 assert np.array_equal(again, got[name]), name
         for i in range(len(ids)):  # each alone
             length = int(mask[i].sum(-1).max())
-            one = cuda.forward(ids[i : i + 1, ..., :length], mask[i : i + 1, ..., :length])
+            one = gpu.forward(ids[i : i + 1, ..., :length], mask[i : i + 1, ..., :length])
             for name, values in one.items():
                 together = got[name][i][tuple(slice(n) for n in values.shape[1:])]
                 assert np.array_equal(values[0], together), name
@@ -78,30 +86,30 @@ def test_models_beside_the_cpu(folder: Path, dtype: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("folder", GENERATORS, ids=[p.name for p in GENERATORS])
-def test_generation(folder: Path, dtype: Any) -> None:
+def test_generation(device: Any, folder: Path, dtype: Any) -> None:
     prompts = [[5, 6, 7, 8, 9], [10, 3], [4] * 70]
-    with trine.load(folder, device="cuda", dtype=dtype) as cuda:
-        together = [g.tokens for g in cuda.generate(prompts, max_new_tokens=12)]
-        assert together == [cuda.generate(p, max_new_tokens=12).tokens for p in prompts]
+    with trine.load(folder, device=device, dtype=dtype) as gpu:
+        together = [g.tokens for g in gpu.generate(prompts, max_new_tokens=12)]
+        assert together == [gpu.generate(p, max_new_tokens=12).tokens for p in prompts]
         if dtype == "float32":
             with trine.load(folder, device="cpu", dtype=dtype) as cpu:
                 assert together == [g.tokens for g in cpu.generate(prompts, max_new_tokens=12)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_shared_prefix_of_more_than_a_page(dtype: Any) -> None:
+def test_a_shared_prefix_of_more_than_a_page(device: Any, dtype: Any) -> None:
     """Its keys and values are computed once and copied: the tokens are those of each alone."""
     prompts = [[*PREFIX, 3], [*PREFIX, 9]]
-    with trine.load(GOLDEN / "llama" / "generate", device="cuda", dtype=dtype) as cuda:
-        together = [g.tokens for g in cuda.generate(prompts, max_new_tokens=12)]
-        assert together == [cuda.generate(p, max_new_tokens=12).tokens for p in prompts]
+    with trine.load(GOLDEN / "llama" / "generate", device=device, dtype=dtype) as gpu:
+        together = [g.tokens for g in gpu.generate(prompts, max_new_tokens=12)]
+        assert together == [gpu.generate(p, max_new_tokens=12).tokens for p in prompts]
 
 
-def test_every_node_beside_the_reference() -> None:
+def test_every_node_beside_the_reference(device: Any) -> None:
     from trine import models
     from trine.files import read_json
 
-    chosen = devices.choose("cuda")
+    chosen = devices.choose(device)
     for name in ("deberta/model-v2", "heads/model", "llama/model"):
         folder = GOLDEN / name
         store = _core.WeightStore([(folder / "model.safetensors", "")])
@@ -111,50 +119,54 @@ def test_every_node_beside_the_reference() -> None:
         ids = np.arange(5, 35, dtype=np.int32)
         offsets = np.array([0, 11, 30], np.int32)
         for node in _core.compare(
-            graph.core, ids, offsets, ["last_hidden_state"], 1, "float32", "cuda", chosen.plugin
+            graph.core, ids, offsets, ["last_hidden_state"], 1, "float32", device, chosen.plugin
         ):
             limit = FLOAT32 * max(node["max_abs_reference"], 1e-3)
             assert node["max_abs_difference"] <= limit, (name, node)
 
 
-def test_info_says_where() -> None:
-    with trine.load(GOLDEN / "sentence", device="cuda") as model:
+def test_info_says_where(device: Any) -> None:
+    with trine.load(GOLDEN / "sentence", device=device) as model:
         info = model.info()
-        assert info["device"] == "cuda"
+        assert info["device"] == device
         assert info["hardware"]
-        assert info["isa"].startswith("sm_")
+        assert info["isa"].startswith({"cuda": "sm_", "metal": "apple"}[device])
         assert info["device_reason"] == "asked for"
-        assert info["dtype"] == devices.choose("cuda").dtype("auto")
+        assert info["dtype"] == devices.choose(device).dtype("auto")
         before = info["bytes_allocated"]
         model.encode(["A sentence."] * 40)
         assert model.info()["bytes_allocated"] > before
     with trine.load(GOLDEN / "sentence") as model:
-        assert model.info()["device"] == "cuda"
+        assert model.info()["device"] == device
         assert model.info()["device_reason"].startswith("auto: the first of ")
 
 
-def test_bench_says_nothing_of_the_cpu_s_limit() -> None:
+def test_bench_has_the_limit_that_it_is_told(device: Any) -> None:
     from trine.bench import bench, show
 
-    with trine.load(GOLDEN / "sentence", device="cuda") as model:
+    with trine.load(GOLDEN / "sentence", device=device) as model:
         lines = list(bench(model, [(1, 4)], rounds=2, profile=True))
+        limited = list(bench(model, [(1, 4)], rounds=2, limit=(1000.0, 100.0)))
     case = next(line for line in lines if line.get("case") == "1x4")
     assert case["gflops"] > 0
     assert "limit_share" not in case
     assert "% of the limit" not in show(case)
+    case = next(line for line in limited if line.get("case") == "1x4")
+    assert 0 < case["limit_share"] < 1
+    assert "% of the limit (1000 GFLOP/s, 100 GB/s)" in show(case)
 
 
-def test_tied_weights_are_there_once() -> None:
+def test_tied_weights_are_there_once(device: Any) -> None:
     folder = GOLDEN / "llama" / "generate"
-    with trine.load(folder, device="cuda", dtype="bfloat16") as model:
+    with trine.load(folder, device=device, dtype="bfloat16") as model:
         assert model.config["tie_word_embeddings"]
         table = model.config["vocab_size"] * model.config["hidden_size"] * 2
         info = model.info()  # before a run: weights alone are there
         assert info["weight_bytes"] <= info["bytes_allocated"] < info["weight_bytes"] + table / 2
 
 
-def test_threads() -> None:
-    with trine.load(GOLDEN / "sentence", device="cuda", dtype="float32") as model:
+def test_threads(device: Any) -> None:
+    with trine.load(GOLDEN / "sentence", device=device, dtype="float32") as model:
         texts = [f"Text number {i}." * (1 + i % 3) for i in range(8)]
         alone = [model.encode(t) for t in texts]
         found: dict[int, NDArray[np.float32]] = {}
@@ -169,22 +181,23 @@ def test_threads() -> None:
         assert all(np.array_equal(found[i], alone[i]) for i in range(len(texts)))
 
 
-def test_a_compiled_file_is_for_the_cpu(tmp_path: Path) -> None:
+def test_a_compiled_file_is_for_the_cpu(device: Any, tmp_path: Path) -> None:
     with trine.load(GOLDEN / "sentence", device="cpu") as model:
         model.save(tmp_path / "m.trine")
     with pytest.raises(trine.DeviceError, match="compiled for cpu"):
-        trine.load(tmp_path / "m.trine", device="cuda")
+        trine.load(tmp_path / "m.trine", device=device)
     with (
-        trine.load(GOLDEN / "sentence", device="cuda") as model,
-        pytest.raises(trine.DeviceError, match="cuda"),
+        trine.load(GOLDEN / "sentence", device=device) as model,
+        pytest.raises(trine.DeviceError, match=device),
     ):
         model.save(tmp_path / "n.trine")
 
 
-@pytest.mark.parametrize("device", ["cuda:9", "cuda:x", "cuda:-1", "cuda:"])
-def test_no_such_gpu(device: Any) -> None:
+@pytest.mark.parametrize("number", ["9", "x", "-1", ""])
+def test_no_such_gpu(device: str, number: str) -> None:
+    wanted: Any = f"{device}:{number}"
     with pytest.raises(trine.DeviceError):
-        trine.load(GOLDEN / "sentence", device=device)
+        trine.load(GOLDEN / "sentence", device=wanted)
 
 
 PROGRAM = """
@@ -196,12 +209,12 @@ def attempt(name, work):
         said[name] = work()
     except trine.DeviceError as error:
         said[name] = "DeviceError: " + str(error)
-folder = sys.argv[1]
-attempt("load", lambda: trine.load(folder, device="cuda", dtype="float32").info()["device"])
+folder, device = sys.argv[1:]
+attempt("load", lambda: trine.load(folder, device=device, dtype="float32").info()["device"])
 attempt("auto", lambda: trine.load(folder).info()["device_reason"])
-if said["load"] == "cuda":
+if said["load"] == device:
     def encode(texts):
-        with trine.load(folder, device="cuda", dtype="float32") as model:
+        with trine.load(folder, device=device, dtype="float32") as model:
             return model.encode(texts).shape
     attempt("encode", lambda: encode("A sentence."))
     attempt("long", lambda: encode(["A sentence. " * 9] * 200))
@@ -211,10 +224,10 @@ print(json.dumps(said))
 """
 
 
-def with_failure(plan: str, **more: str) -> dict[str, Any]:
+def with_failure(device: str, plan: str, **more: str) -> dict[str, Any]:
     environment = {**os.environ, "TRINE_SIMT_FAIL": plan, **more}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(GOLDEN / "sentence")],
+        [sys.executable, "-c", PROGRAM, str(GOLDEN / "sentence"), device],
         capture_output=True,
         text=True,
         env=environment,
@@ -227,60 +240,82 @@ def with_failure(plan: str, **more: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def failing(emulated: bool) -> None:
-    if not emulated:
+def failing(is_emulated: bool) -> None:
+    if not is_emulated:
         pytest.skip("a real GPU fails when it wants to, and its plugin is installed")
 
 
+# What goes wrong on which device, and the advice.
+UNUSABLE = [
+    ("cuda", "cudaGetDeviceCount:35:1", "update it"),
+    ("cuda", "cudaGetDeviceCount:100:1", "nvidia-smi"),
+    ("cuda", "cudaGetDeviceProperties:209:1", "compute capability 7.5"),
+    ("cuda", "cudaMalloc:2:1", "memory is full"),
+    ("metal", "devices:1:1", "there is no GPU"),
+    ("metal", "family:1:1", "M1 or later"),
+    ("metal", "version:1:1", "update macOS"),
+    ("metal", "newCommandQueue:1:1", "no command queue"),
+    ("metal", "newLibrary:3:1", "rows.metal doesn't compile"),
+    ("metal", "newFunction:1:1", "this build has no kernel "),
+    ("metal", "newPipeline:2:1", "can't run the kernel "),
+    ("metal", "maxThreads:1:1", "threadgroups of 16 threads"),
+    ("metal", "newBuffer:1:1", "no room for"),
+]
+LOOKING = ("cudaGetDeviceCount", "devices", "family", "version")
+
+
 @pytest.mark.usefixtures("failing")
-@pytest.mark.parametrize(
-    ("plan", "advice"),
-    [
-        ("cudaGetDeviceCount:35:1", "update it"),
-        ("cudaGetDeviceCount:100:1", "nvidia-smi"),
-        ("cudaGetDeviceProperties:209:1", "compute capability 7.5"),
-        ("cudaMalloc:2:1", "memory is full"),
-    ],
-)
-def test_a_gpu_that_cannot_be_used(plan: str, advice: str) -> None:
-    said = with_failure(plan)
-    assert said["load"].startswith("DeviceError: CUDA, ")
+@pytest.mark.parametrize(("device", "plan", "advice"), UNUSABLE, indirect=["device"])
+def test_a_gpu_that_cannot_be_used(device: str, plan: str, advice: str) -> None:
+    said = with_failure(device, plan)
+    assert said["load"].startswith(f"DeviceError: {PREFIXES[device]}")
     assert advice in said["load"]
-    if plan.startswith("cudaGetDeviceCount"):
-        assert said["auto"].startswith("auto; cuda: CUDA, looking for a GPU")
+    if plan.startswith(LOOKING):
+        assert said["auto"].startswith(f"auto; {device}: {PREFIXES[device]}")
 
 
 @pytest.mark.usefixtures("failing")
-def test_memory_that_runs_out_later() -> None:
+def test_memory_that_runs_out_later(device: str) -> None:
     # Calls are counted over a process: the weights of several loads, then the runs' memory.
-    outcomes = [with_failure(f"cudaMalloc:2:{n}") for n in range(5, 160, 31)]
-    failed = {
-        name for said in outcomes for name, text in said.items() if "memory is full" in str(text)
-    }
+    plan, words = {
+        "cuda": ("cudaMalloc:2:{}", "memory is full"),
+        "metal": ("newBuffer:1:{}", "no room for"),
+    }[device]
+    outcomes = [with_failure(device, plan.format(n)) for n in range(5, 160, 31)]
+    failed = {name for said in outcomes for name, text in said.items() if words in str(text)}
     assert {"load", "encode"} <= failed
 
 
 @pytest.mark.usefixtures("failing")
-def test_a_kernel_that_faults() -> None:
+def test_a_kernel_that_faults(device: str) -> None:
+    plan, calls, words, steps = {
+        "cuda": (
+            "cudaStreamSynchronize:700:{}",
+            range(3, 64, 12),
+            "start a new process",
+            ("load", "encode"),
+        ),
+        "metal": ("run:3:{}", range(1, 4), "please report this", ("encode", "long", "again")),
+    }[device]
     failed = {}
-    for count in range(3, 64, 12):
-        said = with_failure(f"cudaStreamSynchronize:700:{count}")
+    for count in calls:
+        said = with_failure(device, plan.format(count))
         failed |= {k: v for k, v in said.items() if str(v).startswith("DeviceError")}
-    assert {"load", "encode"} <= failed.keys()
-    assert all("start a new process" in text for text in failed.values())
+    assert set(steps) <= failed.keys()
+    assert all(words in text for text in failed.values())
 
 
 @pytest.mark.usefixtures("failing")
-def test_no_plugin_is_installed(tmp_path: Path) -> None:
-    said = with_failure("", TRINE_PLUGIN_PATH=str(tmp_path))
-    assert "no plugin libtrine_cuda" in said["load"]
+def test_no_plugin_is_installed(device: str, tmp_path: Path) -> None:
+    said = with_failure(device, "", TRINE_PLUGIN_PATH=str(tmp_path))
+    assert f"no plugin libtrine_{device}" in said["load"]
     assert said["auto"] == "auto; no plugin of a GPU is there"
 
 
 @pytest.mark.parametrize("text", [b"", b"not a library"])
-def test_a_plugin_that_is_none(tmp_path: Path, text: bytes) -> None:
-    (tmp_path / "libtrine_cuda.so").write_bytes(text)
-    said = with_failure("", TRINE_PLUGIN_PATH=str(tmp_path))
+def test_a_plugin_that_is_none(device: str, tmp_path: Path, text: bytes) -> None:
+    (tmp_path / f"libtrine_{device}.so").write_bytes(text)
+    said = with_failure(device, "", TRINE_PLUGIN_PATH=str(tmp_path))
     assert said["load"].startswith("DeviceError: ")
     assert "does not load" in said["load"]
     assert "does not load" in said["auto"]

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The core and the Metal plugin compile and link for macOS on Apple silicon, by zig's clang.
+
+Needs ``pip install ziglang``; nothing of an SDK is used. What is made is a Mach-O library that was
+never run: this shows that the source compiles there, and what the library asks of the system.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).resolve().parents[2]
+TARGET = "aarch64-macos.13.0"
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("ziglang") is None, reason="cross-compiling needs pip install ziglang"
+)
+
+
+def run(*command: str | Path) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-8000:]
+    assert "warning:" not in said, said[-8000:]
+
+
+def tool(folder: Path, name: str, *words: str) -> str:
+    path = folder / name
+    path.write_text(
+        f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "ziglang", *words])} "$@"\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def built() -> Path:
+    """The folder with libtrine.dylib and libtrine_metal.dylib."""
+    folder = ROOT / "build" / "macos"
+    folder.mkdir(parents=True, exist_ok=True)
+    defines = {
+        "CMAKE_SYSTEM_NAME": "Darwin",
+        "CMAKE_SYSTEM_PROCESSOR": "arm64",
+        "CMAKE_CXX_COMPILER": tool(folder, "c++", "c++", "-target", TARGET),
+        "CMAKE_AR": tool(folder, "ar", "ar"),
+        "CMAKE_RANLIB": tool(folder, "ranlib", "ranlib"),
+        "CMAKE_INSTALL_NAME_TOOL": "true",
+        # Each variant that CMake tries is another build of libc++.
+        "CMAKE_TRY_COMPILE_TARGET_TYPE": "STATIC_LIBRARY",
+        "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
+        "CMAKE_OSX_SYSROOT": "",
+        "CMAKE_OSX_DEPLOYMENT_TARGET": "",
+        "CMAKE_OSX_ARCHITECTURES": "",
+        "CMAKE_BUILD_TYPE": "Release",
+        "CMAKE_CXX_FLAGS_RELEASE": "-O1",
+    }
+    with FileLock(folder.with_suffix(".lock")):
+        options = [f"-D{name}={value}" for name, value in defines.items()]
+        run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
+        jobs = str(len(os.sched_getaffinity(0)))
+        for target in ("trine_metal", "trine"):
+            run("cmake", "--build", folder, "-j", jobs, "--target", target)
+    return folder
+
+
+def load_commands(data: bytes) -> list[tuple[int, bytes]]:
+    magic, cpu, _, kind, count, _, _ = struct.unpack_from("<7I", data)
+    assert magic == 0xFEEDFACF  # 64 bits
+    assert cpu == 0x0100000C  # arm64
+    assert kind == 6  # a dynamic library
+    found, at = [], 32
+    for _ in range(count):
+        command, size = struct.unpack_from("<2I", data, at)
+        found.append((command, data[at : at + size]))
+        at += size
+    return found
+
+
+def needed(data: bytes) -> set[str]:
+    """Libraries that must be there when this one is loaded."""
+    text = [c[struct.unpack_from("<I", c, 8)[0] :] for k, c in load_commands(data) if k == 0xC]
+    return {name.split(b"\0")[0].decode() for name in text}
+
+
+def exported(data: bytes) -> set[str]:
+    """Symbols that are defined here and seen by others."""
+    (symtab,) = [c for k, c in load_commands(data) if k == 0x2]
+    offset, count, strings, _ = struct.unpack_from("<4I", symtab, 8)
+    names = set()
+    for i in range(count):
+        name, kind = struct.unpack_from("<IB", data, offset + 16 * i)
+        if kind & 0xE0 == 0 and kind & 0x11 == 0x01 and kind & 0x0E != 0:
+            start = strings + name
+            names.add(data[start : data.index(b"\0", start)].decode())
+    return names
+
+
+@pytest.mark.parametrize(
+    ("library", "symbol"),
+    [("libtrine_metal.dylib", "trine_plugin"), ("libtrine.dylib", "trine_model_load")],
+)
+def test_libraries_need_nothing_but_the_system(built: Path, library: str, symbol: str) -> None:
+    data = (built / library).read_bytes()
+    assert needed(data) == {"/usr/lib/libSystem.B.dylib"}
+    assert f"_{symbol}" in exported(data)
+
+
+def test_the_plugin_is_for_this_os(built: Path) -> None:
+    (version,) = [
+        c for k, c in load_commands((built / "libtrine_metal.dylib").read_bytes()) if k == 0x32
+    ]
+    platform, least = struct.unpack_from("<2I", version, 8)
+    assert (platform, least) == (1, 13 << 16)  # macOS 13.0
