@@ -161,7 +161,7 @@ struct ActivationOp {
   Activation activation;
   TRINE_DEV void operator()(int64_t row, int col, int cols, float (&v)[kChunk]) const {
     load(x, row, col, cols, v);
-    activate(v, activation);
+    activate<false>(v, activation);
   }
 };
 
@@ -172,7 +172,7 @@ struct GatedOp {
     float w[kChunk];
     load(gate, row, col, cols, v);
     load(up, row, col, cols, w);
-    activate(v, activation);
+    activate<false>(v, activation);
 #pragma unroll
     for (int i = 0; i < kChunk; ++i) v[i] *= w[i];
   }
