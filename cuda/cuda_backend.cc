@@ -33,6 +33,7 @@ class CudaBackend : public Backend {
     info_.dtype = dtype;
     info_.hardware = chip.name;
     info_.host_memory = false;
+    shared_bytes_ = static_cast<int>(chip.sharedMemPerBlockOptin);
   }
 
   BackendInfo properties() const override { return info_; }
@@ -74,6 +75,7 @@ class CudaBackend : public Backend {
     Fixed fixed;
     fixed.pool = &pool_in_use_;
     if (node.op == Op::attention) {
+      check_fits(graph, node);
       remember_sizes(attention_sizes(node));
       if (in.size() > 4 && (in[4] || in[5])) place_distances(node, fixed);
     }
@@ -95,6 +97,18 @@ class CudaBackend : public Backend {
   }
 
  private:
+  void check_fits(const Graph& graph, const Node& node) const {
+    const AttentionArgs sizes = attention_sizes(node);
+    const auto present = [&](size_t slot) {
+      return slot < node.inputs.size() && node.inputs[slot] != kNoNode;
+    };
+    const DType dtype = value_dtype(graph, graph[node.inputs[0]]);
+    if (attention_fits(sizes, dtype, present(4) || present(5), shared_bytes_)) return;
+    throw DeviceError(cat(describe(graph, node), ": heads of ", sizes.head_dim, " columns in ",
+                          name_of(dtype), " take more shared memory than the ", shared_bytes_,
+                          " bytes that ", info_.isa, " has for a block; use device=\"cpu\""));
+  }
+
   void remember_sizes(const AttentionArgs& a) {
     const auto same = [&](const AttentionArgs& b) {
       return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim &&
@@ -118,6 +132,7 @@ class CudaBackend : public Backend {
   int device_;
   DType dtype_;
   BackendInfo info_;
+  int shared_bytes_ = 0;
   Weights weights_;
   Attentions attentions_;
   std::mutex pool_mutex_;

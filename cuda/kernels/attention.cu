@@ -83,6 +83,28 @@ int64_t attention_counters(const AttentionArgs& args) {
   return int64_t{args.batch.sequences} * args.kv_heads * ((split_rows(args) + 15) / 16);
 }
 
+bool attention_fits(const AttentionArgs& sizes, DType dtype, bool positions, int shared_bytes) {
+  Params p = {};
+  p.heads = sizes.heads, p.kv_heads = sizes.kv_heads, p.head_dim = sizes.head_dim;
+  p.chunks = 2;  // a sum that waits for the next chunk's
+  p.shared_limit = shared_bytes;
+  const bool bf16 = dtype == DType::kBF16;
+  const auto kind = sizes.causal ? attend::Kind::kCausal : attend::Kind::kPlain;
+  const auto fit = [&](int sequences, int rows) {
+    p.sequences = sequences;
+    if (positions) {
+      return bf16 ? attend::disentangled_bf16(p, rows, nullptr)
+                  : attend::disentangled_f32(p, rows, nullptr);
+    }
+    const cudaError_t error =
+        bf16 ? attend::rows_bf16(kind, p, rows, nullptr) : attend::rows_f32(kind, p, rows, nullptr);
+    if (error != cudaSuccess || !sizes.causal) return error;
+    return bf16 ? attend::split_bf16(p, nullptr) : attend::split_f32(p, nullptr);
+  };
+  // Many long sequences have kernels of their own.
+  return fit(1, 1) == cudaSuccess && fit(1024, 1024) == cudaSuccess;
+}
+
 cudaError_t attention(const AttentionArgs& args, cudaStream_t stream) {
   if (!valid(args)) return cudaErrorInvalidValue;
   if (args.batch.sequences == 0) return cudaSuccess;

@@ -69,6 +69,10 @@ inline constexpr int kChunkKeys = 256;
 int64_t attention_workspace(const AttentionArgs& args);
 int64_t attention_counters(const AttentionArgs& args);
 
+// Whether heads of these sizes fit blocks with so much shared memory, for any batch; `positions`:
+// with position tables. attention() would give cudaErrorInvalidValue otherwise.
+bool attention_fits(const AttentionArgs& sizes, DType dtype, bool positions, int shared_bytes);
+
 cudaError_t attention(const AttentionArgs& args, cudaStream_t stream);
 
 }  // namespace trine::cuda

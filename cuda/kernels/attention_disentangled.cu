@@ -3,25 +3,8 @@
 
 namespace trine::cuda::attend {
 
-namespace {
-
-// The first kernel that the device has shared memory for: 227 KiB on sm_90, 99 at least from sm_80
-// on, 64 on sm_75 (which is too little for heads of more than 64 columns).
-template <class Launch, class... Others>
-cudaError_t first_of(Launch launch, Others... others) {
-  const cudaError_t error = launch();
-  if constexpr (sizeof...(Others) > 0) {
-    if (error == cudaErrorInvalidValue) {
-      static_cast<void>(cudaGetLastError());
-      return first_of(others...);
-    }
-  }
-  return error;
-}
-
-}  // namespace
-
 cudaError_t disentangled_bf16(Params p, int rows, cudaStream_t stream) {
+  // sm_75 has too little for heads of more than 64 columns.
   if (p.head_dim > 64) return launch_disentangled<bf16, 256, 2>(p, rows, stream);
   return first_of([&] { return launch_disentangled<bf16, 64, 4>(p, rows, stream); },
                   [&] { return launch_disentangled<bf16, 64, 2>(p, rows, stream); });

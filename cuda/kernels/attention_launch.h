@@ -15,10 +15,12 @@ cudaError_t disentangled_f32(Params p, int rows, cudaStream_t stream);
 cudaError_t split_bf16(const Params& p, cudaStream_t stream);
 cudaError_t split_f32(const Params& p, cudaStream_t stream);
 
-// With two buffers if they fit, else with one; p.stages says which.
+// With two buffers if they fit, else with one; p.stages says which. cudaErrorInvalidValue where
+// neither fits, as the driver has it.
 template <class Kernel, class Bytes>
 cudaError_t launch(Kernel kernel, unsigned blocks, int threads, const Bytes& bytes, Params& p,
                    cudaStream_t stream) {
+  if (p.shared_limit > 0) return bytes(1) <= p.shared_limit ? cudaSuccess : cudaErrorInvalidValue;
   for (p.stages = 2; p.stages >= 1; --p.stages) {
     const int shared = bytes(p.stages);
     if (shared > 48 * 1024) {
@@ -35,6 +37,20 @@ cudaError_t launch(Kernel kernel, unsigned blocks, int threads, const Bytes& byt
     return cudaPeekAtLastError();
   }
   return cudaErrorInvalidValue;
+}
+
+// The first kernel that the device has shared memory for: 227 KiB on sm_90, 99 at least from sm_80
+// on, 64 on sm_75.
+template <class Launch, class... Others>
+cudaError_t first_of(Launch launch, Others... others) {
+  const cudaError_t error = launch();
+  if constexpr (sizeof...(Others) > 0) {
+    if (error == cudaErrorInvalidValue) {
+      static_cast<void>(cudaGetLastError());
+      return first_of(others...);
+    }
+  }
+  return error;
 }
 
 template <class T, int kD, int kRowTiles, int kWarps, Kind kKind>
@@ -77,6 +93,12 @@ cudaError_t launch_kind(Kind kind, const Params& p, int rows, cudaStream_t strea
     case Kind::kBias:
       return launch_rows<T, kD, 1, kWarps, Kind::kBias>(p, rows, stream);
     case Kind::kCausal:
+      if constexpr (kD == 128) {
+        return first_of(
+            [&] { return launch_rows<T, kD, 1, kWarps, Kind::kCausal>(p, rows, stream); },
+            // Fewer rows for sm_75, whose sums of chunks lie in shared memory, too.
+            [&] { return launch_rows<T, kD, 1, kWarps / 2, Kind::kCausal>(p, rows, stream); });
+      }
       return launch_rows<T, kD, 1, kWarps, Kind::kCausal>(p, rows, stream);
   }
   return cudaErrorInvalidValue;

@@ -340,7 +340,8 @@ cudaError_t launch_split(Params p, cudaStream_t stream) {
   const int64_t blocks = int64_t{p.kv_heads} * p.sequences * p.tiles * p.chunks;
   const cudaError_t error =
       launch(split_rows<T, kD>, static_cast<unsigned>(blocks), 32 * D::kWarps, D::bytes, p, stream);
-  if (error != cudaSuccess || p.chunks <= 1 || p.counters != nullptr) return error;
+  if (error != cudaSuccess || p.shared_limit > 0 || p.chunks <= 1 || p.counters != nullptr)
+    return error;
   constexpr int kWarps = 4;
   const int64_t rows = int64_t{p.sequences} * p.kv_heads * p.split_rows;
   TRINE_LAUNCH(join_chunks<kWarps>, static_cast<unsigned>((rows + kWarps - 1) / kWarps),

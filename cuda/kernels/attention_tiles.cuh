@@ -42,6 +42,7 @@ struct Params {
   int split_rows;
   float* partial;
   int32_t* counters;
+  int shared_limit;  // 0; else nothing is launched: whether a kernel fits so many bytes is asked
 };
 
 // How a tile is laid out in shared memory.

@@ -305,6 +305,58 @@ def test_a_kernel_that_faults(device: str) -> None:
     assert all(words in text for text in failed.values())
 
 
+# One head of so many columns, with position tables or a causal mask, beside the CPU.
+HEADS = """
+import json, sys
+import numpy as np
+import trine
+from trine import _core, devices, nn
+folder, kind, columns, dtype = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+graph = nn.Graph(_core.WeightStore([(folder + "/model.safetensors", "")]))
+def constant(rows):
+    values = np.cos(np.arange(rows * columns))
+    return nn.Value(graph, graph.core.add_constant(values, [rows, columns]))
+x = nn.embedding((graph.input("input_ids"), constant(80)))
+more = {"causal": True} if kind == "causal" else {"max_relative_positions": 8,
+        "position_keys": constant(16), "position_queries": constant(16)}
+graph.output("y", nn.attention(x, x, x, heads=1, scale=0.1, **more))
+ids, offsets = np.arange(300, dtype=np.int32) % 80, np.array([0, 7, 300], np.int32)
+def run(device):
+    plugin = devices.choose(device).plugin
+    model = graph.compile(device=device, dtype=dtype, threads=1, plugin=plugin)
+    return model.run(ids, offsets, outputs=["y"])["y"]
+try:
+    print(json.dumps(float(np.abs(run("cuda") - run("cpu")).max())))
+except trine.DeviceError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("kind", "most"), [("disentangled", 64), ("causal", 128)], ids=["disentangled", "causal"]
+)
+def test_heads_that_a_gpu_has_no_memory_for(kind: str, most: int, dtype: str) -> None:
+    """Of sm_75's 64 KiB of shared memory: what fits runs, what doesn't is refused at load."""
+    for columns, shared in ((most, 65536), (most + 16, 65536), (most + 16, 232448)):
+        done = subprocess.run(
+            [sys.executable, "-c", HEADS, str(GOLDEN / "sentence"), kind, str(columns), dtype],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "TRINE_SIMT_SHARED": str(shared)},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        if columns > most and shared == 65536:
+            kept = "F32" if dtype == "float32" else "BF16"
+            assert f"heads of {columns} columns in {kept} take more shared memory than" in said
+            assert "65536 bytes that sm_90 has for a block" in said
+        else:
+            assert said < (FLOAT32 if dtype == "float32" else BFLOAT16)
+
+
 @pytest.mark.usefixtures("failing")
 def test_no_plugin_is_installed(device: str, tmp_path: Path) -> None:
     said = with_failure(device, "", TRINE_PLUGIN_PATH=str(tmp_path))

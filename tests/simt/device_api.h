@@ -34,6 +34,7 @@ inline constexpr unsigned cudaStreamNonBlocking = 1;
 struct cudaDeviceProp {
   char name[256];
   int major, minor, multiProcessorCount;
+  size_t sharedMemPerBlockOptin;
 };
 
 #define TRINE_SIMT_MAY_FAIL(function)                                    \
@@ -77,7 +78,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
 }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* chip, int) {
   TRINE_SIMT_MAY_FAIL("cudaGetDeviceProperties");
-  *chip = {"emulated GPU", 9, 0, 4};
+  *chip = {"emulated GPU", 9, 0, 4, trine::simt::shared_bytes()};
   return cudaSuccess;
 }
 

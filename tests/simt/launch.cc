@@ -86,6 +86,11 @@ void for_each_schedule(const std::function<void(Schedule)>& run_once) {
   set_schedule(before);
 }
 
+size_t shared_bytes() {
+  const char* const given = std::getenv("TRINE_SIMT_SHARED");
+  return given == nullptr ? 227 << 10 : std::strtoul(given, nullptr, 10);
+}
+
 void set_dynamic_shared_limit(const void* kernel, size_t bytes) { limits()[kernel] = bytes; }
 
 size_t dynamic_shared_limit(const void* kernel) {

@@ -40,8 +40,9 @@ std::string show(Schedule schedule);
 // Calls `run` under one schedule of each kind, and a few seeds of those that have them.
 void for_each_schedule(const std::function<void(Schedule)>& run);
 
-// What the hardware has: bytes of shared memory, 48 KiB without asking for more.
-inline constexpr size_t kSharedBytes = 227 << 10;
+// What the hardware has: bytes of shared memory for a block, 48 KiB without asking for more. As
+// many as sm_90 has, or TRINE_SIMT_SHARED: sm_75 has 65536.
+size_t shared_bytes();
 inline constexpr size_t kSharedBytesUnasked = 48 << 10;
 
 struct Launch {

@@ -26,7 +26,7 @@ template <class... Parameters>
 cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute,
                                  int value) {
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || static_cast<size_t>(value) > trine::simt::kSharedBytes) {
+  if (value < 0 || static_cast<size_t>(value) > trine::simt::shared_bytes()) {
     return cudaErrorInvalidValue;
   }
   trine::simt::set_dynamic_shared_limit(reinterpret_cast<const void*>(kernel),

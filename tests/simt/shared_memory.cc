@@ -67,7 +67,7 @@ void* SharedMemory::array(const char* name, size_t bytes, size_t alignment, cons
   // As much alignment as was asked for, and no more.
   size_t begin = (end_ + alignment - 1) / alignment * alignment;
   if (begin % (2 * alignment) == 0) begin += alignment;
-  if (arrays_.size() == kArrays || used_ + bytes > kSharedBytes || begin + bytes + kGap > kTags)
+  if (arrays_.size() == kArrays || used_ + bytes > shared_bytes() || begin + bytes + kGap > kTags)
     return nullptr;
   return add({name, file, line, begin, bytes});
 }
