@@ -35,6 +35,8 @@ double parse_double(std::string_view text) {
 #endif
 }
 
+bool is_space(char c) { return c == ' ' || c == '\n' || c == '\r' || c == '\t'; }
+
 // What a backslash before this character stands for, 0 where it is none of the short escapes. A
 // switch, since a compiled file's tokenizer is one string with an escape every few characters.
 char unescaped(char c) {

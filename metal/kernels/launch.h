@@ -39,6 +39,15 @@ static_assert(int(PoolMode::kCls) == kPoolCls && int(PoolMode::kLastToken) == kP
   X(linear_bf16_8x16, linear)                                 \
   X(linear_bf16_32x32, linear)                                \
   X(linear_bf16_64x64, linear)                                \
+  X(linear_i8_8x16, linear)                                   \
+  X(linear_i8_32x32, linear)                                  \
+  X(linear_i8_64x64, linear)                                  \
+  X(linear_q4_8x16, linear)                                   \
+  X(linear_q4_32x32, linear)                                  \
+  X(linear_q4_64x64, linear)                                  \
+  X(linear_q8_8x16, linear)                                   \
+  X(linear_q8_32x32, linear)                                  \
+  X(linear_q8_64x64, linear)                                  \
   X(attention_f32_d64_few, attention)                         \
   X(attention_f32_d64_many, attention)                        \
   X(attention_f32_d128_few, attention)                        \
@@ -141,6 +150,17 @@ constexpr Matrix matrix(int64_t first, int64_t ld, DType dtype) {
 // up with zeros, by the host.
 constexpr int64_t linear_ldw(int64_t k) { return ceil_div(k, 8) * 8; }
 
+// How weights lie, in the order of the kernels; linear.h says what they are.
+enum class LinearWeights : int32_t { kF32, kF16, kBF16, kI8, kQ4, kQ8 };
+static_assert(int(LinearWeights::kBF16) == kBF16);
+
+// Of those that aren't dense numbers.
+constexpr int64_t linear_row_bytes(LinearWeights weights, int64_t k) {
+  return weights == LinearWeights::kI8
+             ? ceil_div(k, 4) * 4 + 4
+             : ceil_div(k, 32) * (weights == LinearWeights::kQ4 ? 20 : 36);
+}
+
 // Of k alone: sets chunk and chunks.
 constexpr void linear_chunks(LinearArgs& args) {
   const int64_t stages = ceil_div(args.k, kStageK), most = kChunkK / kStageK;
@@ -158,17 +178,20 @@ constexpr LinearTile linear_tile(const LinearArgs& args) {
                                                                    : LinearTile::k64x64;
 }
 
-constexpr Launch linear_launch(LinearTile tile, const LinearArgs& args, DType w_dtype) {
+constexpr Launch linear_launch(LinearTile tile, const LinearArgs& args, LinearWeights weights) {
   const int32_t t = static_cast<int32_t>(tile);
   const int64_t rows = t == 0 ? 8 : t == 1 ? 32 : 64, cols = t == 0 ? 16 : rows;
   const int64_t rounds = ceil_div(args.chunks, kLinearGroups);
   const int64_t groups = rounds == 0 ? 1 : ceil_div(args.chunks, rounds);
-  return {Kernel::linear_f32_8x16 + (static_cast<int32_t>(w_dtype) * 3 + t),
+  return {Kernel::linear_f32_8x16 + (static_cast<int32_t>(weights) * 3 + t),
           {groups_of(args.m, rows), groups_of(args.n, cols), 1},
           static_cast<uint32_t>(t == 0 ? 32 * groups : 128)};
 }
+constexpr Launch linear_launch(const LinearArgs& args, LinearWeights weights) {
+  return linear_launch(linear_tile(args), args, weights);
+}
 constexpr Launch linear_launch(const LinearArgs& args, DType w_dtype) {
-  return linear_launch(linear_tile(args), args, w_dtype);
+  return linear_launch(args, static_cast<LinearWeights>(w_dtype));
 }
 
 // ---- attention

@@ -17,6 +17,54 @@
 
 using namespace trine::metal;
 
+// Four weights of a row of w, from k on, a multiple of four; `v` is zeros. For types of numbers
+// rows are dense.
+template <class T>
+struct WeightsOf {
+  TRINE_CONST bool kRoundsToBF16 = TypeOf<T>::kDType == kBF16;
+  static void load(device const char* w, constant LinearArgs& args, int row, int k,
+                   thread float (&v)[4]) {
+    if (k >= args.ldw) return;
+    load4_aligned(w, TypeOf<T>::kDType, args.w_first + int64_t(row) * args.ldw + k, v);
+  }
+};
+
+struct I8 {};
+template <>
+struct WeightsOf<I8> {
+  TRINE_CONST bool kRoundsToBF16 = false;
+  static void load(device const char* w, constant LinearArgs& args, int row, int k,
+                   thread float (&v)[4]) {
+    if (k >= args.k) return;
+    device const char* const start = w + args.w_first + int64_t(row) * args.ldw;
+    const float scale = *(device const float*)(start + (args.k + 3) / 4 * 4);
+    for (int c = 0; c < 4; ++c) v[c] = float(((device const int8_t*)start)[k + c]) * scale;
+  }
+};
+
+// A block of 32: scale, minimum, then 16 bytes of two halves of the block, or 32 bytes.
+template <int kBytes>
+struct Blocks {};
+template <int kBytes>
+struct WeightsOf<Blocks<kBytes>> {
+  TRINE_CONST bool kRoundsToBF16 = false;
+  static void load(device const char* w, constant LinearArgs& args, int row, int k,
+                   thread float (&v)[4]) {
+    if (k >= args.k) return;
+    device const char* const block =
+        w + args.w_first + int64_t(row) * args.ldw + k / 32 * (4 + kBytes);
+    const float scale = float(((device const half*)block)[0]);
+    const float minimum = float(((device const half*)block)[1]);
+    device const uchar* const q = (device const uchar*)(block + 4) + k % kBytes;
+    for (int c = 0; c < 4; ++c) {
+      const uint bits = kBytes == 32 ? q[c] : k % 32 < 16 ? q[c] & 15u : q[c] >> 4;
+      v[c] = fma(scale, float(bits), minimum);
+    }
+  }
+};
+typedef Blocks<16> Q4;
+typedef Blocks<32> Q8;
+
 // kRows x kCols: what a stage of operands is for, of which a simdgroup multiplies kSimdRows x
 // kSimdCols. kSplit: each simdgroup has a stage and a chunk of its own, of the same tile.
 template <class T, int kRows, int kCols, int kSimdRows, int kSimdCols, bool kSplit>
@@ -73,7 +121,7 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
         float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         if (row0 + row < args.m) load4(x, args.x, row0 + row, k0 + k, args.k, v);
         // As on the CPU.
-        if (TypeOf<T>::kDType == kBF16) {
+        if (WeightsOf<T>::kRoundsToBF16) {
           for (int c = 0; c < 4; ++c) v[c] = bf16_to_float(float_to_bf16(v[c]));
         }
         *(threadgroup float4*)(x_tile + row * kLd + k) = float4(v[0], v[1], v[2], v[3]);
@@ -81,9 +129,7 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
       for (int q = loader; q < kCols * (kStageK / 4); q += kLoaders) {
         const int col = q / (kStageK / 4), k = q % (kStageK / 4) * 4;
         float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-        if (col0 + col < args.n && k0 + k < args.ldw)
-          load4_aligned(w, TypeOf<T>::kDType,
-                        args.w_first + int64_t(col0 + col) * args.ldw + k0 + k, v);
+        if (col0 + col < args.n) WeightsOf<T>::load(w, args, col0 + col, k0 + k, v);
         *(threadgroup float4*)(w_tile + col * kLd + k) = float4(v[0], v[1], v[2], v[3]);
       }
       if (kSplit) {
@@ -152,12 +198,13 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
   }
 }
 
-TRINE_KERNEL(linear_f32_8x16, linear<float, 8, 16, 8, 16, true>);
-TRINE_KERNEL(linear_f32_32x32, linear<float, 32, 32, 16, 16, false>);
-TRINE_KERNEL(linear_f32_64x64, linear<float, 64, 64, 32, 32, false>);
-TRINE_KERNEL(linear_f16_8x16, linear<half, 8, 16, 8, 16, true>);
-TRINE_KERNEL(linear_f16_32x32, linear<half, 32, 32, 16, 16, false>);
-TRINE_KERNEL(linear_f16_64x64, linear<half, 64, 64, 32, 32, false>);
-TRINE_KERNEL(linear_bf16_8x16, linear<ushort, 8, 16, 8, 16, true>);
-TRINE_KERNEL(linear_bf16_32x32, linear<ushort, 32, 32, 16, 16, false>);
-TRINE_KERNEL(linear_bf16_64x64, linear<ushort, 64, 64, 32, 32, false>);
+#define TRINE_LINEAR(name, T)                                            \
+  TRINE_KERNEL(linear_##name##_8x16, linear<T, 8, 16, 8, 16, true>);     \
+  TRINE_KERNEL(linear_##name##_32x32, linear<T, 32, 32, 16, 16, false>); \
+  TRINE_KERNEL(linear_##name##_64x64, linear<T, 64, 64, 32, 32, false>)
+TRINE_LINEAR(f32, float);
+TRINE_LINEAR(f16, half);
+TRINE_LINEAR(bf16, ushort);
+TRINE_LINEAR(i8, I8);
+TRINE_LINEAR(q4, Q4);
+TRINE_LINEAR(q8, Q8);

@@ -5,8 +5,8 @@
 #include <cmath>
 #include <cstring>
 
-#include "gpu/buffers.h"
 #include "cuda/probe_dialect.h"
+#include "gpu/buffers.h"
 #include "simt/fragments.h"
 
 namespace trine::test {

@@ -332,7 +332,8 @@ except trine.DeviceError as error:
 """
 
 
-@pytest.mark.usefixtures("failing")
+@pytest.mark.usefixtures("failing", "device")
+@pytest.mark.parametrize("device", ["cuda"], indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     ("kind", "most"), [("disentangled", 64), ("causal", 128)], ids=["disentangled", "causal"]
@@ -354,7 +355,7 @@ def test_heads_that_a_gpu_has_no_memory_for(kind: str, most: int, dtype: str) ->
             assert f"heads of {columns} columns in {kept} take more shared memory than" in said
             assert "65536 bytes that sm_90 has for a block" in said
         else:
-            assert said < (FLOAT32 if dtype == "float32" else BFLOAT16)
+            assert said < LIMITS[dtype]
 
 
 @pytest.mark.usefixtures("failing")

@@ -248,7 +248,8 @@ cudaError_t linear(LinearTile tile, const LinearArgs& a, cudaStream_t) {
   const auto own = tile == LinearTile::k16x8    ? metal::LinearTile::k8x16
                    : tile == LinearTile::k32x32 ? metal::LinearTile::k32x32
                                                 : metal::LinearTile::k64x64;
-  return run_linear(metal::linear_launch(own, args, a.w_dtype), a, args);
+  return run_linear(metal::linear_launch(own, args, static_cast<metal::LinearWeights>(a.w_dtype)),
+                    a, args);
 }
 
 // ---- attention

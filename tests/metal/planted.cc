@@ -61,7 +61,7 @@ std::string run_linear(metal::LinearTile tile) {
   args.y = metal::matrix(0, n, DType::kF32);
   args.ldw = k, args.m = m, args.n = n, args.k = k;
   metal::linear_chunks(args);
-  run(metal::linear_launch(tile, args, DType::kF32),
+  run(metal::linear_launch(tile, args, metal::LinearWeights::kF32),
       {x.binding(), w.binding(), x.binding(), x.binding(), y.binding()}, args);
   std::vector<double> want(m * n, 0.0);
   for (int i = 0; i < m; ++i) {
