@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -39,12 +40,16 @@ int main(int count, char** arguments) try {
       .temperature = count > 3 ? static_cast<float>(std::atof(arguments[3])) : 0.0f,
       .special_tokens = false,  // the template's own are in the prompt
   };
+  const trine::Tokenizer tokenizer = model.tokenizer();
   std::string prompt = model.metadata("trine.chat.begin").value_or("");
   for (std::string line; std::cout << "> " << std::flush, std::getline(std::cin, line);) {
     prompt += framed(model, "user", line);
+    const std::string opened = prompt + model.metadata("trine.chat.answer").value_or("");
+    const std::vector<int32_t> ids =
+        tokenizer.encode(opened, {.max_length = INT64_MAX, .special_tokens = false});
+    trine::Generator generator(model, static_cast<int64_t>(ids.size()) + options.max_new_tokens);
+    generator.add(opened, options);
     std::string answer;
-    trine::Generator generator(model, model.max_length());
-    generator.add(prompt + model.metadata("trine.chat.answer").value_or(""), options);
     while (generator.active() > 0) {
       for (const trine::GeneratedToken& t : generator.step()) {
         answer += t.text;
