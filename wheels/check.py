@@ -49,8 +49,8 @@ OWN_LIBRARIES = re.compile(
     r"lib(?:c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so\.\d|ld-linux-[\w-]+\.so\.\d"
 )
 MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64", "arm64": "arm64"}
-# zig's static libc++ exports its operators on macOS whatever a list of exports says; they are weak.
-MACOS_OPERATORS = re.compile(r"__Zn[wa].*|__Zd[la].*")
+# What zig's linker shows on macOS whatever a list of exports says: weak operators, its own names.
+MACOS_OPERATORS = re.compile(r"__Zn[wa].*|__Zd[la].*|___dso_handle|__mh_dylib_header")
 HEADERS = ("trine.h", "trine_c.h")
 CMAKE = ("trineConfig.cmake", "trineConfig-release.cmake", "trineConfigVersion.cmake")
 

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 ZIG = Path(ziglang.__file__).with_name("zig")
-# What every wheel is built with. -g, because debug information is taken out into files of its own;
-# -O3, which is CMake's too, because without it CMake's look at the compiler costs a second libc++.
-COMMON = ["-O3", "-g", "-fno-omit-frame-pointer"]
+# -O3 is CMake's, too, but not where it looks what the compiler is: that would cost a second libc++.
+COMMON = ["-O3", "-fno-omit-frame-pointer"]
 BACKEND = ["scikit-build-core", "pybind11", "pathspec", "packaging", "cmake", "ninja"]
 
 
@@ -60,7 +59,12 @@ def write_tools(target: Target, folder: Path) -> Path:
         "ranlib": ["ranlib"],
     }.items():
         path = folder / name
-        path.write_text(f'#!/bin/sh\nexec {shlex.join([str(ZIG), *words])} "$@"\n')
+        lines = ["#!/bin/sh"]
+        if target.system == "Darwin":  # zig's linker crashes on bundles; Python loads either
+            lines.append('for word; do shift; [ "$word" = -bundle ] && word=-dynamiclib')
+            lines.append('set -- "$@" "$word"; done')
+        lines.append(f'exec {shlex.join([str(ZIG), *words])} "$@"')
+        path.write_text("\n".join(lines) + "\n")
         path.chmod(0o755)
     return folder
 
@@ -89,10 +93,12 @@ def cmake_defines(target: Target, tools: Path, python: str | None) -> dict[str, 
     return defines
 
 
-def flags(*folders: Path) -> str:
+def flags(target: Target, *folders: Path) -> str:
     """Return the compiler flags: no path of this machine goes into the objects."""
     maps = [f"-ffile-prefix-map={folder}=." for folder in folders]
-    return shlex.join([*COMMON, *maps])
+    # Taken out into files of its own on Linux; for macOS zig's linker cannot leave it out.
+    debug = ["-g"] if target.is_linux else []
+    return shlex.join([*COMMON, *debug, *maps])
 
 
 def forget_python(build: Path) -> None:
@@ -120,11 +126,12 @@ def compile_wheel(
         "install.strip": "false",
         **{f"cmake.define.{k}": v for k, v in cmake_defines(target, tools, python).items()},
     }
-    linker = "-Wl,--build-id=sha1 -Wl,-z,relro,-z,now" if target.is_linux else ""
+    # -S: without it a Mach-O library names the object files that it was linked from.
+    linker = "-Wl,--build-id=sha1 -Wl,-z,relro,-z,now" if target.is_linux else "-Wl,-S"
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
-        "CFLAGS": flags(build, source),
-        "CXXFLAGS": flags(build, source),
+        "CFLAGS": flags(target, build, source),
+        "CXXFLAGS": flags(target, build, source),
         "LDFLAGS": linker,
         "SOURCE_DATE_EPOCH": str(epoch),
         "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),

@@ -27,7 +27,7 @@ if(NOT SKBUILD)  # a wheel holds no links, so one name has to do
   set_target_properties(trine PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 endif()
 if(APPLE)
-  target_link_options(trine PRIVATE "-Wl,-exported_symbol,_trine_*")
+  target_link_options(trine PRIVATE "-Wl,-exported_symbols_list,${CMAKE_CURRENT_SOURCE_DIR}/csrc/api/exports.txt")
 elseif(UNIX)
   set(trine_map ${CMAKE_CURRENT_SOURCE_DIR}/csrc/api/exports.map)
   target_link_options(trine PRIVATE "-Wl,--version-script=${trine_map}")
