@@ -10,7 +10,7 @@
 //
 // Tile: rows x 1 panel, its float sums in registers from the first group to the last. A group takes
 // 8 dot products, a product, a sum and two conversions a row.
-// - AVX-512: 16 rows; 16 sums + 8 of w + scale + min + 3 = 29 of 32 registers.
+// - AVX-512: 16 rows; 16 sums + 8 of w + scale + min + 4 sums of integers + 1 = 31 of 32 registers.
 // - others: 4 rows; integer sums take their registers in turn.
 //
 // x is rounded once for a block of rows, into tiles that are read front to back. With rows for one
@@ -98,6 +98,24 @@ struct GroupTile {
 };
 using GroupTileFunction = void (*)(const GroupTile&);
 
+// One group's part of column vector c, of rows from kFirst on.
+template <class Dots, int kBits, int kRows, int kFirst, int kCols>
+static TRINE_INLINE void add_rows(const Bytes (&ws)[8], Vec scale, Vec min, const int8_t* q,
+                                  const float* scales, Vec (&sums)[kRows][kCols], int c) {
+  constexpr int kLeft = kRows - kFirst;
+  constexpr int kNow = kLeft < Dots::kTogether ? kLeft : Dots::kTogether;
+  Vec dots[kNow];
+  Dots::template dot<kBits>(ws, q + kFirst * kGroup, dots);
+  TRINE_UNROLL for (int i = 0; i < kNow; ++i) {
+    const int r = kFirst + i;
+    sums[r][c] = FusedMulAdd(Mul(dots[i], scale), Set(scales[2 * r]), sums[r][c]);
+    sums[r][c] = FusedMulAdd(min, Set(scales[2 * r + 1]), sums[r][c]);
+  }
+  if constexpr (kNow < kLeft) {
+    add_rows<Dots, kBits, kRows, kFirst + kNow>(ws, scale, min, q, scales, sums, c);
+  }
+}
+
 template <class Dots, int kBits, int kRows>
 static TRINE_NOINLINE void multiply_groups(const GroupTile& t) {
   constexpr int kLanes = Vec::kLanes;
@@ -128,11 +146,7 @@ static TRINE_NOINLINE void multiply_groups(const GroupTile& t) {
       }
       const std::byte* const last = w + 64 * kLines + c * 2 * kLanes;
       const Vec scale = LoadF16(last), min = LoadF16(last + 2 * kPanel);
-      TRINE_UNROLL for (int r = 0; r < kRows; ++r) {
-        const Vec dot = Mul(Dots::template dot<kBits>(ws, q + r * kGroup), scale);
-        sums[r][c] = FusedMulAdd(dot, Set(scales[2 * r]), sums[r][c]);
-        sums[r][c] = FusedMulAdd(min, Set(scales[2 * r + 1]), sums[r][c]);
-      }
+      add_rows<Dots, kBits, kRows, 0>(ws, scale, min, q, scales, sums, c);
     }
   }
   TRINE_UNROLL for (int r = 0; r < kRows; ++r) {

@@ -32,6 +32,7 @@ static TRINE_INLINE void StoreInt8(const Vec (&v)[4], int8_t* to) {
 static TRINE_INLINE Vec FusedMulAdd(Vec a, Vec b, Vec c) { return MulAdd(a, b, c); }
 
 struct Dots {
+  static constexpr int kTogether = 1;
   static TRINE_INLINE __m256i quad(const int8_t* x) {
     int32_t bytes;
     memcpy(&bytes, x, sizeof bytes);
@@ -44,8 +45,9 @@ struct Dots {
         _mm256_add_epi16(sum, _mm256_maddubs_epi16(w[j], quad(x + 4 * j)));
     return sum;
   }
-  template <int kBits>
-  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
+  template <int kBits, int kRows>
+  static TRINE_INLINE void dot(const Bytes (&w)[8], const int8_t* x, Vec (&dots)[kRows]) {
+    static_assert(kRows == 1);
     __m256i low[8], high[8];
     TRINE_UNROLL for (int j = 0; j < 8; ++j) low[j] = kBits == 4 ? w[j].v : LowNibbles(w[j]).v;
     __m256i sum = _mm256_madd_epi16(dot_nibbles(low, x), _mm256_set1_epi16(1));
@@ -53,7 +55,7 @@ struct Dots {
       TRINE_UNROLL for (int j = 0; j < 8; ++j) high[j] = HighNibbles(w[j]).v;
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(dot_nibbles(high, x), _mm256_set1_epi16(16)));
     }
-    return {_mm256_cvtepi32_ps(sum)};
+    dots[0] = {_mm256_cvtepi32_ps(sum)};
   }
 };
 

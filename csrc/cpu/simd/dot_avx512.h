@@ -35,6 +35,7 @@ static TRINE_INLINE __m512i BroadcastQuad(const int8_t* x) {
 
 // Without VNNI.
 struct Dots {
+  static constexpr int kTogether = 1;
   // Weights below 16: a lane of 16 bits takes 16 products, 30480 at most.
   static TRINE_INLINE __m512i dot_nibbles(const __m512i (&w)[8], const int8_t* x) {
     __m512i sum = _mm512_maddubs_epi16(w[0], BroadcastQuad(x));
@@ -42,8 +43,9 @@ struct Dots {
         _mm512_add_epi16(sum, _mm512_maddubs_epi16(w[j], BroadcastQuad(x + 4 * j)));
     return sum;
   }
-  template <int kBits>
-  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
+  template <int kBits, int kRows>
+  static TRINE_INLINE void dot(const Bytes (&w)[8], const int8_t* x, Vec (&dots)[kRows]) {
+    static_assert(kRows == 1);
     __m512i low[8], high[8];
     TRINE_UNROLL for (int j = 0; j < 8; ++j) low[j] = kBits == 4 ? w[j].v : LowNibbles(w[j]).v;
     __m512i sum = _mm512_madd_epi16(dot_nibbles(low, x), _mm512_set1_epi16(1));
@@ -51,18 +53,25 @@ struct Dots {
       TRINE_UNROLL for (int j = 0; j < 8; ++j) high[j] = HighNibbles(w[j]).v;
       sum = _mm512_add_epi32(sum, _mm512_madd_epi16(dot_nibbles(high, x), _mm512_set1_epi16(16)));
     }
-    return {_mm512_cvtepi32_ps(sum)};
+    dots[0] = {_mm512_cvtepi32_ps(sum)};
   }
 };
 
 #if defined(__AVX512VNNI__) || defined(_MSC_VER)
 struct VnniDots {
-  template <int kBits>
-  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
-    __m512i sum = _mm512_setzero_si512();
-    TRINE_UNROLL for (int j = 0; j < 8; ++j) sum =
-        _mm512_dpbusd_epi32(sum, w[j].v, BroadcastQuad(x + 4 * j));
-    return {_mm512_cvtepi32_ps(sum)};
+  // A chain of eight dot products and what follows take 47 cycles: with one row after the other the
+  // window of the processor is too small to keep its ports busy (0.93 of the speed).
+  static constexpr int kTogether = 4;
+  template <int kBits, int kRows>
+  static TRINE_INLINE void dot(const Bytes (&w)[8], const int8_t* x, Vec (&dots)[kRows]) {
+    __m512i sums[kRows];
+    TRINE_UNROLL for (int r = 0; r < kRows; ++r) sums[r] = _mm512_setzero_si512();
+    TRINE_UNROLL for (int j = 0; j < 8; ++j) {
+      TRINE_UNROLL for (int r = 0; r < kRows; ++r) {
+        sums[r] = _mm512_dpbusd_epi32(sums[r], w[j].v, BroadcastQuad(x + 32 * r + 4 * j));
+      }
+    }
+    TRINE_UNROLL for (int r = 0; r < kRows; ++r) dots[r] = {_mm512_cvtepi32_ps(sums[r])};
   }
 };
 #endif

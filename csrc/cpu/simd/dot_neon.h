@@ -26,6 +26,7 @@ static TRINE_INLINE void StoreInt8(const Vec (&v)[8], int8_t* to) {
 static TRINE_INLINE Vec FusedMulAdd(Vec a, Vec b, Vec c) { return MulAdd(a, b, c); }
 
 struct Dots {
+  static constexpr int kTogether = 1;
   // Weights below 16: a lane of 16 bits takes eight products, 15240 at most.
   static TRINE_INLINE int32x4_t dot_nibbles(const uint8x16_t (&w)[8], const int8_t* x) {
     int16x8_t low = vdupq_n_s16(0), high = vdupq_n_s16(0);
@@ -39,8 +40,9 @@ struct Dots {
     }
     return vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
   }
-  template <int kBits>
-  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
+  template <int kBits, int kRows>
+  static TRINE_INLINE void dot(const Bytes (&w)[8], const int8_t* x, Vec (&dots)[kRows]) {
+    static_assert(kRows == 1);
     uint8x16_t low[8], high[8];
     TRINE_UNROLL for (int j = 0; j < 8; ++j) low[j] = kBits == 4 ? w[j].v : LowNibbles(w[j]).v;
     int32x4_t sum = dot_nibbles(low, x);
@@ -48,7 +50,7 @@ struct Dots {
       TRINE_UNROLL for (int j = 0; j < 8; ++j) high[j] = HighNibbles(w[j]).v;
       sum = vaddq_s32(sum, vshlq_n_s32(dot_nibbles(high, x), 4));
     }
-    return {vcvtq_f32_s32(sum)};
+    dots[0] = {vcvtq_f32_s32(sum)};
   }
 };
 

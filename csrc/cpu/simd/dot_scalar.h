@@ -39,19 +39,20 @@ static TRINE_INLINE Vec FusedMulAdd(Vec a, Vec b, Vec c) {
 }
 
 struct Dots {
-  // Lane i: the sum over j < 8 and b < 4 of byte 4i + b of w[j], a number below 2^kBits, times x[4j
-  // + b], which is in -127 .. 127.
-  template <int kBits>
-  static TRINE_INLINE Vec dot(const Bytes (&w)[8], const int8_t* x) {
-    Vec r;
+  // So many rows at once, or fewer, if that hides the latency of the instructions.
+  static constexpr int kTogether = 1;
+  // Lane i of dots[r]: the sum over j < 8 and b < 4 of byte 4i + b of w[j], a number below 2^kBits,
+  // times x[32r + 4j + b], which is in -127 .. 127.
+  template <int kBits, int kRows>
+  static TRINE_INLINE void dot(const Bytes (&w)[8], const int8_t* x, Vec (&dots)[kRows]) {
+    static_assert(kRows == 1);
     for (int i = 0; i < Vec::kLanes; ++i) {
       int32_t sum = 0;
       for (int j = 0; j < 8; ++j) {
         for (int b = 0; b < 4; ++b) sum += w[j].b[4 * i + b] * x[4 * j + b];
       }
-      r.v[i] = static_cast<float>(sum);
+      dots[0].v[i] = static_cast<float>(sum);
     }
-    return r;
   }
 };
 
