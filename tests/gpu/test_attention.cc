@@ -363,6 +363,8 @@ TEST(attention_with_caches) {
       Pages pages(problem);
       // Prefill of different sizes; decoding beside prefill; decoding alone, several tokens at
       // once; a sequence without tokens; one that comes to an end.
+      const int32_t end = c.lengths[2], late = std::max(261, end - 2),
+                    next = std::min(late + 1, end);
       const std::vector<std::vector<Piece>> runs = {
           {{0, 0, 100}, {1, 0, 1}},
           {{2, 0, 255}, {0, 100, 101}},
@@ -370,7 +372,9 @@ TEST(attention_with_caches) {
           {{1, 4, 4}, {2, 256, 257}},
           {{2, 257, 258}, {0, 297, 298}, {1, 4, 5}},
           {{0, 298, 300}, {2, 258, 261}, {1, 5, 17}},
-          {{1, 17, c.lengths[1]}, {2, 261, c.lengths[2]}},
+          {{1, 17, c.lengths[1]}, {2, 261, late}},
+          {{2, late, next}},  // behind two whole chunks, if it is that long
+          {{2, next, end}},
       };
       for (size_t r = 0; r < runs.size(); ++r) {
         const Result part = run(problem, runs[r], &pages, {}, r % 3 != 1);
