@@ -73,6 +73,7 @@ void Context::begin(RunContext& c) {
 }
 
 void Context::run(std::span<const Step> steps, const RunContext& c) {
+  const Pool pool;  // for what Metal itself may leave
   DeviceContext::run(steps, c);
   run_.commit();
 }

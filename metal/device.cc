@@ -150,6 +150,7 @@ size_t Device::page_bytes() noexcept {
 }
 
 Buffer Device::allocate(size_t bytes) {
+  const Pool pool;
   bytes = bytes == 0 ? 1 : bytes;
   Buffer out{{}, nullptr, bytes};
   if (bytes <= most_bytes()) out.object = Ref::owned(new_buffer(device_.get(), bytes, kShared));
@@ -164,6 +165,7 @@ Buffer Device::allocate(size_t bytes) {
 }
 
 Buffer Device::around(const void* memory, size_t bytes) {
+  const Pool pool;
   Buffer out{{}, static_cast<std::byte*>(const_cast<void*>(memory)), bytes};
   if (bytes > 0 && bytes <= most_bytes())
     out.object = Ref::owned(new_buffer_around(device_.get(), memory, bytes, kShared, nullptr));
