@@ -36,10 +36,8 @@
 namespace trine::cpu {
 namespace {
 
-// How long a worker spins before it sleeps. After a job, the next step of the run follows within
-// microseconds; after wake(), text is tokenised first.
+// How long a worker spins before it sleeps: the next step of a run follows within microseconds.
 constexpr std::chrono::microseconds kSpinAfterJob{50};
-constexpr std::chrono::microseconds kSpinAfterWake{200};
 // Pauses (20 to 60 ns each) between two looks at the clock, and before a joining caller starts to
 // yield.
 constexpr int kPausesPerClock = 32;
@@ -235,7 +233,7 @@ struct ThreadPool::State {
   bool spin(uint64_t seen, std::chrono::microseconds time) const noexcept;
   int64_t run_chunks(int thread, uint64_t* seen) noexcept;
   void publish(int64_t count) noexcept;
-  void rouse(bool only_sleepers) noexcept;
+  void rouse() noexcept;
   void join(int64_t target) const noexcept;
   uint64_t job(std::memory_order order) const noexcept { return Ticket{ticket.load(order)}.job(); }
 };
@@ -289,7 +287,7 @@ void ThreadPool::State::work(int thread, uint64_t seen) noexcept {
 
 // Returns the number of a job that is not `seen`.
 uint64_t ThreadPool::State::await_job(uint64_t seen) noexcept {
-  std::chrono::microseconds time = crowded ? std::chrono::microseconds{0} : kSpinAfterJob;
+  const std::chrono::microseconds time = crowded ? std::chrono::microseconds{0} : kSpinAfterJob;
   uint32_t before = signal.load(std::memory_order_relaxed) | 1;
   while (!spin(seen, time)) {
     uint32_t now = signal.load(std::memory_order_relaxed);
@@ -303,7 +301,6 @@ uint64_t ThreadPool::State::await_job(uint64_t seen) noexcept {
       now = signal.load(std::memory_order_relaxed);
     }
     before = now | 1;
-    if (!crowded) time = kSpinAfterWake;
   }
   return job(std::memory_order_acquire);
 }
@@ -338,15 +335,14 @@ void ThreadPool::State::publish(int64_t count) noexcept {
   done.store(0, std::memory_order_relaxed);
   const uint64_t number = job(std::memory_order_relaxed) + 1;
   ticket.store(Ticket::of(number, count).bits, std::memory_order_seq_cst);
-  rouse(true);
+  rouse();
 }
 
-void ThreadPool::State::rouse(bool only_sleepers) noexcept {
+void ThreadPool::State::rouse() noexcept {
   uint32_t now = signal.load(std::memory_order_seq_cst);
   do {
-    if (only_sleepers && (now & 1) == 0) return;
-  } while (!signal.compare_exchange_weak(now, (now | 1) + 1));
-  if ((now & 1) == 0) return;
+    if ((now & 1) == 0) return;
+  } while (!signal.compare_exchange_weak(now, now + 1));
   waker_cpu.store(this_cpu(), std::memory_order_relaxed);
   wake_sleepers(signal);
 }
@@ -388,11 +384,6 @@ ThreadPool::~ThreadPool() {
 }
 
 int ThreadPool::size() const noexcept { return state_->size; }
-
-void ThreadPool::wake() noexcept {
-  State& s = *state_;
-  if (s.size > 1) s.rouse(false);
-}
 
 void ThreadPool::run(int64_t items, const void* body, Call call) noexcept {
   State& s = *state_;

@@ -29,10 +29,6 @@ class ThreadPool {
     });
   }
 
-  // Wakes sleeping workers, so that they spin when the work arrives some microseconds later (call
-  // it before tokenising).
-  void wake() noexcept;
-
  private:
   using Call = void (*)(const void* body, int64_t item, int thread);
   void run(int64_t items, const void* body, Call call) noexcept;

@@ -43,41 +43,45 @@ void run_to_the_end(Session& session) {
 }  // namespace
 
 TEST(a_token_has_the_same_bits_in_whatever_pieces_its_sequence_comes) {
-  const TinyLlama tiny;
-  const Tokens ids = tiny.ids(70, 5);
-  std::vector<float> want;
-  for (const int threads : {1, 2}) {
-    Engine engine(tiny.graph(), make_cpu_backend(threads));
-    if (want.empty()) want = logits_of(engine, ids);
-    CHECK(logits_of(engine, ids) == want);
-    for (const int64_t piece : {1, 7, 33, 70}) {
-      const auto cache = engine.make_cache(70);
-      std::vector<float> got;
-      for (size_t at = 0; at < ids.size(); at += size_t(piece)) {
-        const size_t end = std::min(ids.size(), at + size_t(piece));
-        const auto part = logits_of(
-            engine, Tokens(ids.begin() + int64_t(at), ids.begin() + int64_t(end)), cache.get());
-        got.insert(got.end(), part.begin(), part.end());
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const TinyLlama tiny;
+    const Tokens ids = tiny.ids(70, 5);
+    std::vector<float> want;
+    for (const int threads : {1, 2}) {
+      Engine engine(tiny.graph(), make_cpu_backend(threads, dtype));
+      if (want.empty()) want = logits_of(engine, ids);
+      CHECK(logits_of(engine, ids) == want);
+      for (const int64_t piece : {1, 7, 33, 70}) {
+        const auto cache = engine.make_cache(70);
+        std::vector<float> got;
+        for (size_t at = 0; at < ids.size(); at += size_t(piece)) {
+          const size_t end = std::min(ids.size(), at + size_t(piece));
+          const auto part = logits_of(
+              engine, Tokens(ids.begin() + int64_t(at), ids.begin() + int64_t(end)), cache.get());
+          got.insert(got.end(), part.begin(), part.end());
+        }
+        CHECK_EQ(cache->length(), int64_t{70});
+        CHECK(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) == 0);
       }
-      CHECK_EQ(cache->length(), int64_t{70});
-      CHECK(std::memcmp(got.data(), want.data(), want.size() * sizeof(float)) == 0);
     }
   }
 }
 
 TEST(generation_agrees_with_no_cache) {
-  const TinyLlama tiny;
-  for (const int threads : {1, 3}) {
-    const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(threads));
-    for (const int64_t prefill : {1, 5, 512}) {
-      Session session(engine, {"next_logits", 64, prefill});
-      std::vector<int64_t> sequences;
-      for (int64_t i = 0; i < 5; ++i)
-        sequences.push_back(session.add(tiny.ids(1 + 9 * i, uint64_t(i)), 8 + i, {}));
-      run_to_the_end(session);
-      for (int64_t i = 0; i < 5; ++i) {
-        CHECK(session.tokens(sequences[size_t(i)]) ==
-              generate_without_cache(*engine, tiny.ids(1 + 9 * i, uint64_t(i)), 8 + i));
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const TinyLlama tiny;
+    for (const int threads : {1, 3}) {
+      const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(threads, dtype));
+      for (const int64_t prefill : {1, 5, 512}) {
+        Session session(engine, {"next_logits", 64, prefill});
+        std::vector<int64_t> sequences;
+        for (int64_t i = 0; i < 5; ++i)
+          sequences.push_back(session.add(tiny.ids(1 + 9 * i, uint64_t(i)), 8 + i, {}));
+        run_to_the_end(session);
+        for (int64_t i = 0; i < 5; ++i) {
+          CHECK(session.tokens(sequences[size_t(i)]) ==
+                generate_without_cache(*engine, tiny.ids(1 + 9 * i, uint64_t(i)), 8 + i));
+        }
       }
     }
   }
@@ -107,19 +111,21 @@ TEST(sequences_come_and_go_between_steps) {
 }
 
 TEST(a_shared_prefix_is_copied) {
-  const TinyLlama tiny;
-  const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(1));
-  Session session(engine, {"next_logits", 100, 512});
-  Tokens a = tiny.ids(40, 1), b = a;
-  b[33] = (b[33] + 1) % 61;
-  const int64_t first = session.add(a, 5, {});
-  run_to_the_end(session);
-  const int64_t before = session.info().tokens;
-  const int64_t second = session.add(b, 5, {}, first), third = session.add(a, 9, {}, first);
-  CHECK_EQ(session.info().tokens, before + 33 + 39);
-  run_to_the_end(session);
-  CHECK(session.tokens(second) == generate_without_cache(*engine, b, 5));
-  CHECK(session.tokens(third) == generate_without_cache(*engine, a, 9));
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const TinyLlama tiny;
+    const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(1, dtype));
+    Session session(engine, {"next_logits", 100, 512});
+    Tokens a = tiny.ids(40, 1), b = a;
+    b[33] = (b[33] + 1) % 61;
+    const int64_t first = session.add(a, 5, {});
+    run_to_the_end(session);
+    const int64_t before = session.info().tokens;
+    const int64_t second = session.add(b, 5, {}, first), third = session.add(a, 9, {}, first);
+    CHECK_EQ(session.info().tokens, before + 33 + 39);
+    run_to_the_end(session);
+    CHECK(session.tokens(second) == generate_without_cache(*engine, b, 5));
+    CHECK(session.tokens(third) == generate_without_cache(*engine, a, 9));
+  }
 }
 
 // Dynamic frequencies: a longer sequence turns the keys of the same tokens in another way.
@@ -205,6 +211,16 @@ TEST(work_of_an_engine_s_threads) {
                       "one");
     engine.for_each(2, [](int64_t) {});  // and goes on
   }
+}
+
+// Two bytes for each key and value of 2 layers x 2 heads of 20, values filled up to 32.
+TEST(a_cache_in_bf16_takes_half) {
+  const TinyLlama tiny;
+  const auto bytes = [&](DType dtype) {
+    return Engine(tiny.graph(), make_cpu_backend(1, dtype)).make_cache(64)->bytes();
+  };
+  CHECK_EQ(bytes(DType::kBF16), size_t{64 * 2 * 2 * (20 + 32) * 2});
+  CHECK_EQ(bytes(DType::kF32), 2 * bytes(DType::kBF16));
 }
 
 TEST(what_does_not_fit_is_refused) {

@@ -114,20 +114,8 @@ TEST(thread_pool_sleeps_and_wakes) {
   ThreadPool pool(3);
   for (int i = 0; i < 10; ++i) {
     sleep_ms(2);
-    if (i % 2 == 0) pool.wake();
     check_each_item_once(pool, 50);
   }
-}
-
-TEST(thread_pool_wake_from_other_threads) {
-  ThreadPool pool(2);
-  std::atomic<bool> stop{false};
-  std::thread waker([&] {
-    while (!stop) pool.wake();
-  });
-  for (int i = 0; i < 500; ++i) check_each_item_once(pool, 20);
-  stop = true;
-  waker.join();
 }
 
 TEST(thread_pool_nested_call_stays_on_its_thread) {
@@ -182,7 +170,6 @@ TEST(thread_pool_destroyed_while_spinning_or_asleep) {
     ThreadPool pool(1 + i % 5);
     if (i % 3 != 0) check_each_item_once(pool, i);
     if (i % 20 == 0) sleep_ms(2);
-    if (i % 7 == 0) pool.wake();
   }
 }
 
@@ -242,7 +229,6 @@ TEST(thread_pool_after_fork) {
   const pid_t child = fork();
   if (child == 0) {
     alarm(20);  // a hang ends as a signal
-    pool.wake();
     std::atomic<int64_t> sum{0};
     for (int i = 0; i < 100; ++i) pool.parallel_for(10, [&](int64_t item, int) { sum += item; });
     // The new worker helps: two threads meet.

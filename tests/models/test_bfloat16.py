@@ -16,7 +16,8 @@ HEADS = HERE / "heads"
 NAMES = sorted(path.name for path in HEADS.iterdir() if path.is_dir())
 BF16_ISAS = ("amx", "avx512_bf16")
 # Rounding to bf16 changes a weight or an input by up to 2**-9 of itself, so each product by 2**-8.
-# A layer has four such linears in a row (q/k/v, o, up, down), and norms that keep the scale.
+# A layer has four such linears in a row (q/k/v, o, up, down), two products of the same kind between
+# the first two of them (q with k, weights with v), and norms that keep the scale.
 PER_LINEAR = 2**-8
 
 
@@ -33,7 +34,7 @@ def test_near_float32(name: str) -> None:
     exact, rounded = forward(name, "float32"), forward(name, "bfloat16")
     for output, want in exact.items():
         error = np.abs(rounded[output] - want).max() / np.abs(want).max()
-        assert 0 < error <= 4 * layers * PER_LINEAR, f"{output}: {error:.4f}"
+        assert 0 < error <= 6 * layers * PER_LINEAR, f"{output}: {error:.4f}"
 
 
 @pytest.mark.parametrize("isa", _core.isas())
