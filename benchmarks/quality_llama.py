@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a decoder loses in a dtype: perplexity of a fixed text, and agreement of greedy text.
 
-    python benchmarks/quality_llama.py MODEL[@DTYPE] ... [--llamacpp GGUF] [--tokens 8192]
+    python benchmarks/quality_llama.py MODEL[@DTYPE[@KEEP]] ... [--llamacpp GGUF] [--tokens 8192]
         [--window 256] [--prompts 50] [--new 64]
 
-The first model is what the others are compared with. The text is tests/golden/corpus256.txt, cut
-into windows of so many tokens, each read without what comes before it; a prompt is the first six
-words of a line. `agree` counts prompts whose text is the same to the end, `tokens` the mean length
-of the common beginning.
+KEEP is a pattern of weights that stay in bfloat16. The first model is what the others are compared
+with. The text is tests/golden/corpus256.txt, cut into windows of so many tokens, each read without
+what comes before it; a prompt is the first six words of a line. `agree` counts prompts whose text
+is the same to the end, `tokens` the mean length of the common beginning.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Trine:
     def __init__(self, name: str) -> None:
         import trine
 
-        source, _, dtype = name.partition("@")
-        self.model: Any = trine.load(source, dtype=dtype or "auto", device="cpu")
+        source, dtype, *keep = name.split("@") if "@" in name else (name, "auto")
+        self.model: Any = trine.load(source, dtype=dtype, device="cpu", keep=keep or None)
 
     def logits(self, ids: list[int]) -> np.ndarray:
         return np.asarray(self.model.forward([ids], outputs=["logits"])["logits"][0])
