@@ -203,7 +203,8 @@ static void group_block(const LinearArgs& args, const Block& b, std::byte* scrat
       const int64_t lines = at_most(share, kBytes / 64 - line);
       find_group_tile<Dots, kBits>(rows)({x.q, x.scales, w, groups, sums, next, lines});
       const int64_t n = p * kPanel;
-      finish_tile(args, {sums, kPanel, b.m + r, rows, n, at_most(args.n - n, kPanel)});
+      finish_tile<Float32Format>(
+          args, {sums, kPanel, b.m + r, rows, n, at_most(args.n - n, kPanel), nullptr, 0});
       r += rows;
     }
   }
