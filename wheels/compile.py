@@ -101,6 +101,12 @@ def flags(target: Target, *folders: Path) -> str:
     return shlex.join([*COMMON, *debug, *maps])
 
 
+def link_flags(target: Target) -> str:
+    """Return what the linker is told beside what CMake says."""
+    # -S: without it a Mach-O library names the object files that it was linked from.
+    return "-Wl,--build-id=sha1 -Wl,-z,relro,-z,now" if target.is_linux else "-Wl,-S"
+
+
 def forget_python(build: Path) -> None:
     """Let the next Python be found in a build folder, so that the core is compiled once for all."""
     cache = build / "CMakeCache.txt"
@@ -126,13 +132,11 @@ def compile_wheel(
         "install.strip": "false",
         **{f"cmake.define.{k}": v for k, v in cmake_defines(target, tools, python).items()},
     }
-    # -S: without it a Mach-O library names the object files that it was linked from.
-    linker = "-Wl,--build-id=sha1 -Wl,-z,relro,-z,now" if target.is_linux else "-Wl,-S"
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
         "CFLAGS": flags(target, build, source),
         "CXXFLAGS": flags(target, build, source),
-        "LDFLAGS": linker,
+        "LDFLAGS": link_flags(target),
         "SOURCE_DATE_EPOCH": str(epoch),
         "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),
         "_PYTHON_HOST_PLATFORM": target.host_platform,

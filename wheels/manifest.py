@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import archive
-from compile import HERE, command_lines, compiler_version, run
+from compile import HERE, command_lines, compiler_version, link_flags, run
 from repair import objcopy
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def entry(
         "files": files,
         "debug": {p.name: archive.sha256(p) for p in sorted(debug.iterdir())},
         "compile_commands": command_lines(build, source),
+        "link_flags": link_flags(target),
     }
     if target.is_linux:
         made["objcopy"] = run(objcopy(target), "--version").splitlines()[0]
