@@ -19,7 +19,9 @@ namespace trine::host {
 namespace {
 
 constexpr size_t kLine = 64;
+#if defined(__linux__)
 constexpr size_t kHugePage = size_t{2} << 20;
+#endif
 constexpr int64_t kLeastColumns = 16;  // of a linear that is worth another form than float32
 
 void add_part(const Graph& graph, const Node& node, std::vector<Part>& out) {
