@@ -157,10 +157,17 @@ Packed as_int8(const Graph& graph, NodeId weight) {
 
 int group_bits(const Graph& graph, NodeId weight) {
   const Node& node = graph[weight];
-  if (node.op != Op::concat_rows) return trine::group_bits(node.dtype);
-  int bits = 4;
-  for (const NodeId part : node.inputs) bits = std::max(bits, trine::group_bits(graph[part].dtype));
-  return bits;
+  if (node.op == Op::concat_rows) {
+    int bits = 4;
+    for (const NodeId part : node.inputs) bits = std::max(bits, group_bits(graph, part));
+    return bits;
+  }
+  const bool tied = std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& n) {
+    return n.op == Op::embedding && n.as<EmbeddingAttrs>().tied && n.inputs[1] == weight;
+  });
+  // In 4 bits SmolLM2's tied table costs 9 % of perplexity.
+  if (tied && block_of(node.dtype) == 1) return 8;
+  return trine::group_bits(node.dtype);
 }
 
 void throw_not_in_groups(const Graph& graph, NodeId weight, size_t part) {

@@ -49,7 +49,7 @@ Packed as_bf16(const Graph&, NodeId weight);
 Packed as_int8(const Graph&, NodeId weight);
 
 // How many bits an element has where int4 holds this weight in groups: 8 if any of its parts is
-// stored in more than 4 (weights/groups.h).
+// stored in more than 4 (weights/groups.h) or is a tied table that is in no blocks yet.
 int group_bits(const Graph&, NodeId weight);
 
 // The operand as rows of Group. ModelError where an element is not finite or too large.

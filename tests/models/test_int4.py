@@ -184,7 +184,7 @@ def test_a_tied_table_is_held_once(tmp_path: Path) -> None:
     layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
     near(forward(folder, "int4"), forward(folder, "float32"), layers)
     narrow = compiled(folder, tmp_path / "m.trine", "int4")
-    assert [name for name in narrow if name.endswith(table)] == [f"panels_int4/{table}"]
+    assert [name for name in narrow if name.endswith(table)] == [f"panels_q8/{table}"]
     arrays = np.load(folder / "expected.npz")
     inputs = (arrays["input_ids"], arrays["attention_mask"])
     with load(folder) as model, trine.load(tmp_path / "m.trine") as mapped:
@@ -193,7 +193,7 @@ def test_a_tied_table_is_held_once(tmp_path: Path) -> None:
         )
     kept = compiled(folder, tmp_path / "kept.trine", "int4", keep=["*embed_tokens*"])
     assert f"panels_bf16/{table}" in kept
-    assert not [name for name in kept if name == f"panels_int4/{table}"]
+    assert f"panels_q8/{table}" not in kept
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
