@@ -18,7 +18,9 @@ set(metal_objects $<TARGET_OBJECTS:trine_plugin_core> $<TARGET_OBJECTS:trine_met
 add_library(trine_metal SHARED ${metal_objects})
 target_link_libraries(trine_metal PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 if(APPLE)
-  target_link_options(trine_metal PRIVATE -Wl,-exported_symbol,_trine_plugin)
+  # A list, since zig's linker takes no -exported_symbol.
+  target_link_options(trine_metal PRIVATE
+                      -Wl,-exported_symbols_list,${CMAKE_CURRENT_SOURCE_DIR}/csrc/gpu/exports.txt)
 else()
   set(plugin_exports ${CMAKE_CURRENT_SOURCE_DIR}/csrc/gpu/exports.map)
   target_link_options(trine_metal PRIVATE -Wl,--version-script=${plugin_exports})
