@@ -4,6 +4,7 @@
 #include <iterator>
 
 #include "api/handles.h"
+#include "base/mapped_file.h"
 
 using namespace trine;
 using namespace trine::api;
@@ -54,7 +55,7 @@ std::shared_ptr<const text::Tokenizer> load(const std::filesystem::path& path) {
   file.clear();
   file.seekg(0);
   const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  return std::make_shared<const text::Tokenizer>(text, "", path.string());
+  return std::make_shared<const text::Tokenizer>(text, "", display_name(path));
 }
 
 std::string_view view(const char* text, size_t bytes) {
