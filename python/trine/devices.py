@@ -15,6 +15,8 @@ from trine._core import DeviceError
 SEARCH_VARIABLE = "TRINE_PLUGIN_PATH"
 # In the order in which "auto" looks for them.
 _PLUGINS = ("cuda", "metal")
+# No hardware has run these yet, so "auto" leaves them to those who ask.
+_UNPROVEN = ("metal",)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def find_plugin(name: str) -> Path | None:
 def choose(device: str) -> Chosen:
     """Find the device of this name: "auto", "cpu", "ref", "cuda", "cuda:1", "metal".
 
-    ``"auto"`` is the first GPU of a plugin that is installed and works, else the CPU.
+    ``"auto"`` is the first GPU of a plugin that is installed and works, else the CPU. It doesn't
+    take Metal's, which has not run on hardware yet.
 
     Raises
     ------
@@ -76,6 +79,9 @@ def _automatic() -> Chosen:
             count = _core.plugin_devices(os.fspath(path))
         except DeviceError as error:
             reasons.append(f"{name}: {error}")
+            continue
+        if name in _UNPROVEN:
+            reasons.append(f"{name}: not run on hardware yet; device={name!r} takes it")
         else:
             return Chosen(name, os.fspath(path), f"auto: the first of {count} {name} devices")
     return Chosen("cpu", reason="; ".join(["auto", *(reasons or ["no plugin of a GPU is there"])]))

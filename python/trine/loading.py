@@ -81,8 +81,8 @@ def load(
         What to load it as; the pipeline names of transformers will do, too. By default what
         ``modules.json`` and ``architectures`` say.
     device : {"auto", "cpu", "cuda", "cuda:1", "metal", ...}
-        ``"auto"`` is the first GPU whose plugin is installed and works, else the CPU; ``info()``
-        says which and why.
+        ``"auto"`` is the first GPU whose plugin is installed and works, but for Metal's, which has
+        not run on hardware yet; else the CPU. ``info()`` says which and why.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8", "int4"}
         What linear layers hold their weights in and multiply; everything else is float32. On GPUs,
         which have no int8 and int4 yet, values between layers are of this type, too. float16 is for
