@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What int8 means: a row of numbers, a token's values or the weights of one column of y, is a scale
 // and integers from -127 to 127. Whoever quantises follows these lines to the bit, so that all
-// instruction sets and the reference multiply the same integers.
+// instruction sets and the reference multiply the same integers. Kernels of all instruction sets
+// include it, so no function here may leave a symbol behind.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <limits>
+
+#include "base/platform.h"
 
 namespace trine::int8 {
 
@@ -21,10 +23,10 @@ struct Scale {
 
 // Of a row whose largest magnitude is `largest`. A row that holds NaN or infinity is NaN in all
 // that is computed from it, and what is too small for 1 / scale to be a number counts as zero.
-inline Scale scale_of(float largest) noexcept {
-  constexpr float kLeast = 0x1p-100f;
-  if (!(largest <= std::numeric_limits<float>::max()))
-    return {std::numeric_limits<float>::quiet_NaN(), 0.0f};
+static TRINE_INLINE Scale scale_of(float largest) noexcept {
+  constexpr float kLeast = 0x1p-100f, kMax = std::numeric_limits<float>::max();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  if (!(largest <= kMax)) return {kNan, 0.0f};
   if (largest < kLeast) return {0.0f, 0.0f};
   return {largest / kMost, kMost / largest};
 }
@@ -33,15 +35,15 @@ inline Scale scale_of(float largest) noexcept {
 inline constexpr float kRounder = 0x1.8p23f;
 
 // The rounded integer. Of NaN and infinity, where the inverse is 0, it is 0.
-inline int32_t quantised(float value, float inverse) noexcept {
+static TRINE_INLINE int32_t quantised(float value, float inverse) noexcept {
   const float sum = value * inverse + kRounder;
   return sum == sum ? static_cast<int32_t>(sum - kRounder) : 0;
 }
 
 // The larger of `so_far` and all magnitudes; NaN if there is one.
-inline float largest(const float* values, int64_t count, float so_far) noexcept {
+static TRINE_INLINE float largest(const float* values, int64_t count, float so_far) noexcept {
   for (int64_t i = 0; i < count; ++i) {
-    const float magnitude = std::fabs(values[i]);
+    const float magnitude = values[i] < 0.0f ? -values[i] : values[i];
     if (!(magnitude <= so_far) && so_far == so_far) so_far = magnitude;
   }
   return so_far;
