@@ -71,7 +71,7 @@ def test_best_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_unknown_dtype() -> None:
-    with pytest.raises(trine.InputError, match="known are float32, bfloat16, int8, int4"):
+    with pytest.raises(trine.InputError, match="known are float32, bfloat16, float16, int8, int4"):
         trine.load(HEADS / "model", dtype="float64")
 
 
