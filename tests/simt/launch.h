@@ -50,7 +50,7 @@ struct Launch {
   Index3 grid, block;
   size_t dynamic_shared = 0;
   size_t dynamic_shared_limit = kSharedBytesUnasked;
-  size_t shared_limit = kSharedBytes;  // of all arrays together
+  size_t shared_limit = shared_bytes();  // of all arrays together
 };
 
 // Throws Error for what the hardware refuses.
