@@ -167,7 +167,9 @@ def test_tied_weights_are_there_once(device: Any) -> None:
         assert model.config["tie_word_embeddings"]
         table = model.config["vocab_size"] * model.config["hidden_size"] * 2
         info = model.info()  # before a run: weights alone are there
-        assert info["weight_bytes"] <= info["bytes_allocated"] < info["weight_bytes"] + table / 2
+        # Metal reads some where the file has them, though less than the table takes.
+        least, most = {"cuda": (0, table / 2), "metal": (-table, 0)}[device]
+        assert least <= info["bytes_allocated"] - info["weight_bytes"] < most
 
 
 def test_threads(device: Any) -> None:
@@ -282,11 +284,11 @@ def test_a_gpu_that_cannot_be_used(device: str, plan: str, advice: str) -> None:
 @pytest.mark.usefixtures("failing")
 def test_memory_that_runs_out_later(device: str) -> None:
     # Calls are counted over a process: the weights of several loads, then the runs' memory.
-    plan, words = {
-        "cuda": ("cudaMalloc:2:{}", "memory is full"),
-        "metal": ("newBuffer:1:{}", "no room for"),
+    plan, words, calls = {
+        "cuda": ("cudaMalloc:2:{}", "memory is full", range(5, 160, 31)),
+        "metal": ("newBuffer:1:{}", "no room for", (5, 12, 20, 40)),
     }[device]
-    outcomes = [with_failure(device, plan.format(n)) for n in range(5, 160, 31)]
+    outcomes = [with_failure(device, plan.format(n)) for n in calls]
     failed = {name for said in outcomes for name, text in said.items() if words in str(text)}
     assert {"load", "encode"} <= failed
 
