@@ -22,7 +22,7 @@ struct BackendInfo {
   std::string isa;     // "avx512", "sm_90"
   int threads = 1;
   DType dtype = DType::kF32;  // of the weights of linear, and of what they are multiplied with
-  std::string hardware;       // "NVIDIA H100 80GB HBM3"; empty for the processor
+  std::string hardware = "";  // "NVIDIA H100 80GB HBM3"; empty for the processor
   // Whether `alloc`, packed weights and arenas are memory that the processor reads.
   bool host_memory = true;
 };

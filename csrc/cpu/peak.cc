@@ -178,7 +178,7 @@ FmaTest int8_test(Isa isa) {
 
 FmaTest fma_test(Isa isa, [[maybe_unused]] DType dtype) {
 #if defined(TRINE_X86)
-  if (dtype == DType::kI8 && isa != Isa::kScalar) return int8_test(isa);
+  if (is_quantised(dtype) && isa != Isa::kScalar) return int8_test(isa);
 #endif
   switch (isa) {
 #if defined(TRINE_X86)

@@ -10,7 +10,7 @@ namespace trine::cpu {
 // Fused multiply-adds from registers on `threads` threads at once, two operations each (scalar:
 // multiplications and additions of the baseline instruction set), in 10^9 a second. About 20 ms. 0
 // when the processor lacks the instruction set. For kBF16 and kI8 what multiplies them on this
-// instruction set: that is FMA of float32 where there is nothing better.
+// instruction set: that is FMA of float32 where there is nothing better. kI4 is multiplied as kI8.
 double peak_gflops(Isa isa, int threads, DType dtype = DType::kF32);
 
 // Bytes that `threads` threads together read from memory, in 10^9 a second. Takes 256 MiB, which no

@@ -110,12 +110,15 @@ class _Machine:
         threads = int(info["threads"])
         self.threads = threads
         self.dtype = str(info["dtype"])
+        # Steps of a quantised model may be of several dtypes: some of its weights are kept.
+        one = self.profile(_uniform(np.zeros(1, np.int32)))
+        self.dtypes = {"float32", self.dtype, *(str(step["dtype"]) for step in one)}
         self.peaks: dict[str, float] = {}  # by dtype
         self.bandwidth = 0.0
         # What a GPU can do is not measured here, and what the CPU can says nothing of it.
         self.measured = info["device"] == "cpu" and limit is None
         if limit is not None:
-            self.peaks = dict.fromkeys({"float32", self.dtype}, limit[0])
+            self.peaks = dict.fromkeys(self.dtypes, limit[0])
             self.bandwidth = limit[1]
         self.has_limit = self.measured or limit is not None
         self.described = {key: info[key] for key in ("source", "device", "isa", "dtype", "threads")}
@@ -127,7 +130,7 @@ class _Machine:
         """
         if not self.measured:
             return
-        peaks = {name: _core.peak_gflops(self.threads, name) for name in {"float32", self.dtype}}
+        peaks = {name: _core.peak_gflops(self.threads, name) for name in self.dtypes}
         bandwidth = _core.read_bandwidth(self.threads)
         self.peaks = {n: max(x, self.peaks[n]) if again else x for n, x in peaks.items()}
         self.bandwidth = max(bandwidth, self.bandwidth) if again else bandwidth

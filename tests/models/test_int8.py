@@ -12,6 +12,7 @@ from compare import HERE, corpus, mpnet_reference
 
 import trine
 from trine import _core
+from trine.bench import bench
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,3 +185,14 @@ def test_verify_knows_the_dtype() -> None:
         (found,) = verify(model)
     assert found.ok
     assert found.max_difference > 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_bench_knows_the_peak_of_every_step(dtype: Any) -> None:
+    """By default int8 keeps some linears in bfloat16, whose limit is another."""
+    with trine.load(HERE / "heads" / "model", dtype=dtype, device="cpu") as model:
+        lines = list(bench(model, [(1, 4)], rounds=2, profile=True))
+    line = next(line for line in lines if line.get("case") == "1x4")
+    kinds = {step["dtype"] for step in line["profile"]}
+    assert kinds == {"float32", dtype} | ({"bfloat16"} if dtype == "int8" else set())
+    assert line["limit_share"] > 0
