@@ -12,7 +12,7 @@
 
 #include "amx_emulated.h"
 #include "cpu/ops.h"
-#include "kernel_testing.h"
+#include "linear_testing.h"
 #include "pack_plainly.h"
 #include "ref/ref.h"
 #include "weights/convert.h"
@@ -24,14 +24,7 @@ using cpu::Isa;
 using cpu::KernelTable;
 using cpu::kPanel;
 
-constexpr int kActivations = static_cast<int>(Activation::kQuickGelu) + 1;
-
-struct Case {
-  int64_t m, n, k;
-  bool bias = false, residual = false;
-  Activation activation = Activation::kNone;
-  int64_t gap = 0, misalign = 0;
-};
+using Case = LinearCase;
 
 // One of the two linears of an instruction set.
 struct Kernel {
@@ -45,11 +38,10 @@ struct Kernel {
 
 std::vector<Kernel> kernels() {
   std::vector<Kernel> all;
-  for (const KernelTable* table : kernel_tables()) {
-    const bool is_avx512_again = table->isa == Isa::kAvx512Bf16 || table->isa == Isa::kAmx;
-    if (!is_avx512_again) all.push_back({table, DType::kF32});
+  for (const KernelTable* table : tables_with(&KernelTable::linear))
+    all.push_back({table, DType::kF32});
+  for (const KernelTable* table : tables_with(&KernelTable::linear_bf16))
     all.push_back({table, DType::kBF16});
-  }
   all.push_back({&cpu::amx_emulated::table(), DType::kBF16});
   return all;
 }
@@ -74,26 +66,18 @@ std::vector<float> rounded(const Matrix<float>& values, bool bf16, bool absolute
 }
 
 // One case's inputs, and its result according to ref.
-class Problem {
+class Problem : public LinearInputs {
  public:
   Problem(const Case& c, Random& random)
-      : c_(c),
-        x_(c.m, c.k, c.k + c.gap, c.misalign),
+      : LinearInputs(c, random),
         w_(c.n, c.k),
         packed_(1, cpu::packed_floats(c.n, c.k)),
         packed_bf16_(1, cpu::packed_bf16(c.n, c.k)),
-        bias_(1, c.n, c.n, c.misalign),
-        residual_(c.m, c.n, c.n + c.gap, c.misalign),
-        want_(c.m, c.n, c.n + c.gap),
         sums_(c.m, c.n, c.n + c.gap) {
-    x_.fill(random);
     w_.fill(random);
-    bias_.fill(random);
-    residual_.fill(random);
     pack();
   }
 
-  Matrix<float>& x() { return x_; }
   Matrix<float>& w() { return w_; }
   void pack() {
     pack_plainly(w_, packed_.data());
@@ -101,20 +85,9 @@ class Problem {
   }
 
   LinearArgs args(const Kernel& kernel, Matrix<float>& y) const {
-    return {x_.data(),
-            x_.ld(),
-            kernel.is_bf16() ? static_cast<const void*>(packed_bf16_.data()) : packed_.data(),
-            c_.bias ? bias_.data() : nullptr,
-            c_.residual ? residual_.data() : nullptr,
-            residual_.ld(),
-            y.data(),
-            y.ld(),
-            c_.m,
-            c_.n,
-            c_.k,
-            c_.activation};
+    return args_with(
+        kernel.is_bf16() ? static_cast<const void*>(packed_bf16_.data()) : packed_.data(), y);
   }
-  Matrix<float> result() const { return Matrix<float>(c_.m, c_.n, c_.n + c_.gap, c_.misalign); }
 
   void compute_reference(const Kernel& kernel) {
     if (computed_ == kernel.dtype) return;
@@ -138,29 +111,21 @@ class Problem {
   }
 
   // |x| |w| + |bias| grows an error by gamma: two roundings a term without FMA, one with (and in
-  // bf16, whose products are exact), and one for the bias. No activation is steeper than 1.13; 24
-  // units and 3e-8 of its input cover its own error (test_math.cc); the residual is one more
-  // rounding of y.
+  // bf16, whose products are exact), and one for the bias.
   void check(const Matrix<float>& y, const Kernel& kernel) const {
-    const bool is_plain = c_.activation == Activation::kNone;
     const bool rounds_twice = kernel.table->isa == Isa::kScalar && !kernel.is_bf16();
     const int64_t roundings = (rounds_twice ? 2 : 1) * c_.k + 1;
     const auto tolerance = [&](int64_t i, int64_t j) {
-      const double sum = gamma(roundings) * double(sums_.at(i, j));
-      const double residual = c_.residual ? std::fabs(double(residual_.at(i, j))) : 0.0;
-      const double want = std::fabs(double(want_.at(i, j)));
-      // The second term of ref's own rounding to float, and of ours.
-      if (is_plain) return sum + 2 * kUnit * want;
-      return 1.13 * sum + 24 * kUnit * (want + residual) + 3e-8 * double(sums_.at(i, j));
+      const double size = double(sums_.at(i, j));
+      return after_sum(gamma(roundings) * size, size, i, j);
     };
     CHECK_CLOSE(name_of(c_, kernel), y, want_, tolerance);
   }
 
  private:
-  Case c_;
-  Matrix<float> x_, w_, packed_;
+  Matrix<float> w_, packed_;
   Matrix<uint16_t> packed_bf16_;
-  Matrix<float> bias_, residual_, want_, sums_;
+  Matrix<float> sums_;
   std::optional<DType> computed_;
 };
 
@@ -189,27 +154,9 @@ void check_case(const Case& c, Random& random) {
   }
 }
 
-// Everything but the sizes, different from one call to the next.
-Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
-  const int64_t activation = random.below(2 * kActivations);
-  return {m,
-          n,
-          k,
-          random.below(2) == 0,
-          random.below(2) == 0,
-          activation < kActivations ? Activation(activation) : Activation::kNone,
-          random.below(2) * random.below(40),
-          random.below(6)};
-}
-
-// Runs the driver with its own threads and scratch.
 void drive(const Kernel& kernel, const LinearArgs& args, int threads) {
-  cpu::ThreadPool pool(threads);
-  const size_t stride = (kernel.linear().scratch_bytes(args.k) + 63) / 64 * 64;
-  Scratch scratch(stride * static_cast<size_t>(threads));
-  const auto driver = kernel.is_bf16() ? cpu::linear_bf16 : cpu::linear;
-  driver(args, {kernel.table, &pool, scratch.data(), stride});
-  CHECK(scratch.intact());
+  drive_linear(kernel.is_bf16() ? cpu::linear_bf16 : cpu::linear, *kernel.table, kernel.linear(),
+               args, threads);
 }
 
 }  // namespace

@@ -7,19 +7,11 @@
 #include <limits>
 #include <string>
 
-#include "base/platform.h"
-#include "cpu/features.h"
 #include "cpu/ops.h"
-#include "kernel_testing.h"
+#include "linear_testing.h"
 #include "pack_plainly.h"
 #include "ref/ref.h"
 #include "weights/groups.h"
-
-#if defined(TRINE_X86)
-namespace trine::cpu::avx512 {
-extern const KernelTable kTable;
-}
-#endif
 
 namespace trine::test {
 namespace {
@@ -27,12 +19,7 @@ namespace {
 using cpu::KernelTable;
 using cpu::kPanel;
 
-struct Case {
-  int64_t m, n, k;
-  bool bias = false, residual = false;
-  Activation activation = Activation::kNone;
-  int64_t gap = 0, misalign = 0;
-};
+using Case = LinearCase;
 
 struct Kernel {
   std::string name;
@@ -46,14 +33,9 @@ struct Kernel {
 
 std::vector<Kernel> kernels(int bits) {
   std::vector<Kernel> all;
-  for (const KernelTable* table : kernel_tables()) {
-    const bool again = table->isa == cpu::Isa::kAvx512Bf16 || table->isa == cpu::Isa::kAmx;
-    if (!again) all.push_back({cat(table->name, ", ", bits, " bits"), table, bits});
-  }
-#if defined(TRINE_X86)
-  if (cpu::features().avx512)
-    all.push_back({cat("avx512 without VNNI, ", bits, " bits"), &cpu::avx512::kTable, bits});
-#endif
+  const auto kind = bits == 4 ? &KernelTable::linear_int4 : &KernelTable::linear_q8;
+  for (const KernelTable* table : tables_with(kind))
+    all.push_back({cat(table->name, ", ", bits, " bits"), table, bits});
   return all;
 }
 
@@ -70,40 +52,18 @@ std::vector<Group> random_groups(int64_t count, int bits, Random& random) {
   return groups;
 }
 
-class Problem {
+class Problem : public LinearInputs {
  public:
   Problem(const Case& c, int bits, Random& random)
-      : c_(c),
-        x_(c.m, c.k, c.k + c.gap, c.misalign),
+      : LinearInputs(c, random),
         groups_(random_groups(c.n * groups_of(c.k), bits, random)),
         packed_(1, int64_t(pack_plainly(groups_, c.n, bits).size())),
-        bias_(1, c.n, c.n, c.misalign),
-        residual_(c.m, c.n, c.n + c.gap, c.misalign),
-        want_(c.m, c.n, c.n + c.gap),
         sums_(c.m, c.n, c.n + c.gap) {
-    x_.fill(random);
-    bias_.fill(random);
-    residual_.fill(random);
     const std::vector<uint8_t> packed = pack_plainly(groups_, c.n, bits);
     std::memcpy(packed_.data(), packed.data(), packed.size());
   }
 
-  Matrix<float>& x() { return x_; }
-  LinearArgs args(Matrix<float>& y) const {
-    return {x_.data(),
-            x_.ld(),
-            packed_.data(),
-            c_.bias ? bias_.data() : nullptr,
-            c_.residual ? residual_.data() : nullptr,
-            residual_.ld(),
-            y.data(),
-            y.ld(),
-            c_.m,
-            c_.n,
-            c_.k,
-            c_.activation};
-  }
-  Matrix<float> result() const { return Matrix<float>(c_.m, c_.n, c_.n + c_.gap, c_.misalign); }
+  LinearArgs args(Matrix<float>& y) const { return args_with(packed_.data(), y); }
 
   void compute_reference() {
     LinearArgs a = args(want_);
@@ -124,26 +84,21 @@ class Problem {
 
   // Integer sums are exact, and so is x as it was rounded. A group takes four roundings: its sum
   // times w's scale, x's scale times x's sum, and two FMA, of which all that come later round the
-  // sum so far again; then bias, activation and residual, as in test_linear.cc.
+  // sum so far again; then the bias.
   void check(const Matrix<float>& y, const std::string& name) const {
     const int64_t roundings = 2 * groups_of(c_.k) + 3;
     const auto tolerance = [&](int64_t i, int64_t j) {
-      const double sum = gamma(roundings) * double(sums_.at(i, j));
-      const double residual = c_.residual ? std::fabs(double(residual_.at(i, j))) : 0.0;
-      const double want = std::fabs(double(want_.at(i, j)));
-      if (c_.activation == Activation::kNone) return sum + 2 * kUnit * want;
-      return 1.13 * sum + 24 * kUnit * (want + residual) + 3e-8 * double(sums_.at(i, j));
+      const double size = double(sums_.at(i, j));
+      return after_sum(gamma(roundings) * size, size, i, j);
     };
     CHECK_CLOSE(cat("linear in groups on ", name, ", ", c_.m, " x ", c_.n, " x ", c_.k), y, want_,
                 tolerance);
   }
 
  private:
-  Case c_;
-  Matrix<float> x_;
   std::vector<Group> groups_;
   Matrix<uint8_t> packed_;
-  Matrix<float> bias_, residual_, want_, sums_;
+  Matrix<float> sums_;
 };
 
 void call(const Kernel& kernel, const LinearArgs& args, int64_t m0, int64_t m1, int64_t n0,
@@ -154,12 +109,8 @@ void call(const Kernel& kernel, const LinearArgs& args, int64_t m0, int64_t m1, 
 }
 
 void drive(const Kernel& kernel, const LinearArgs& args, int threads) {
-  cpu::ThreadPool pool(threads);
-  const size_t stride = (kernel.linear().scratch_bytes(args.k) + 63) / 64 * 64;
-  Scratch scratch(stride * static_cast<size_t>(threads));
-  const auto driver = kernel.bits == 4 ? cpu::linear_int4 : cpu::linear_q8;
-  driver(args, {kernel.table, &pool, scratch.data(), stride});
-  CHECK(scratch.intact());
+  drive_linear(kernel.bits == 4 ? cpu::linear_int4 : cpu::linear_q8, *kernel.table, kernel.linear(),
+               args, threads);
 }
 
 void check_case(const Case& c, Random& random) {
@@ -173,19 +124,6 @@ void check_case(const Case& c, Random& random) {
       CHECK(y.intact());
     }
   }
-}
-
-Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
-  constexpr int kActivations = static_cast<int>(Activation::kQuickGelu) + 1;
-  const int64_t activation = random.below(2 * kActivations);
-  return {m,
-          n,
-          k,
-          random.below(2) == 0,
-          random.below(2) == 0,
-          activation < kActivations ? Activation(activation) : Activation::kNone,
-          random.below(2) * random.below(40),
-          random.below(6)};
 }
 
 // Runs body(kernel, problem, want), where `want` is the whole result in one call.

@@ -9,7 +9,7 @@
 #include "amx_emulated.h"
 #include "cpu/ops.h"
 #include "exec/int8.h"
-#include "kernel_testing.h"
+#include "linear_testing.h"
 #include "pack_plainly.h"
 #include "ref/ref.h"
 
@@ -19,44 +19,28 @@ namespace {
 using cpu::KernelTable;
 using cpu::kPanel;
 
-constexpr int kActivations = static_cast<int>(Activation::kQuickGelu) + 1;
-
-struct Case {
-  int64_t m, n, k;
-  bool bias = false, residual = false;
-  Activation activation = Activation::kNone;
-  int64_t gap = 0, misalign = 0;
-};
+using Case = LinearCase;
 
 std::vector<const KernelTable*> tables() {
-  std::vector<const KernelTable*> all = kernel_tables();
+  std::vector<const KernelTable*> all = tables_with(&KernelTable::linear_int8);
   all.push_back(&cpu::amx_emulated::table());
   return all;
 }
 
 // One case's inputs, and its result according to ref.
-class Problem {
+class Problem : public LinearInputs {
  public:
   Problem(const Case& c, Random& random)
-      : c_(c),
-        x_(c.m, c.k, c.k + c.gap, c.misalign),
+      : LinearInputs(c, random),
         w_(c.n, c.k),
         packed_(1, cpu::packed_int8(c.n, c.k)),
-        rows_(c.n, int8::row_bytes(c.k)),
-        bias_(1, c.n, c.n, c.misalign),
-        residual_(c.m, c.n, c.n + c.gap, c.misalign),
-        want_(c.m, c.n, c.n + c.gap) {
-    x_.fill(random);
+        rows_(c.n, int8::row_bytes(c.k)) {
     w_.fill(random);
-    bias_.fill(random);
-    residual_.fill(random);
     compute();
   }
 
-  Matrix<float>& x() { return x_; }
   Matrix<float>& w() { return w_; }
   const Matrix<float>& want() const { return want_; }
-  Matrix<float> result() const { return {c_.m, c_.n, c_.n + c_.gap, c_.misalign}; }
 
   // After a change of x or w.
   void compute() {
@@ -66,20 +50,7 @@ class Problem {
     ref::linear_int8(a);
   }
 
-  LinearArgs args(Matrix<float>& y) const {
-    return {x_.data(),
-            x_.ld(),
-            packed_.data(),
-            c_.bias ? bias_.data() : nullptr,
-            c_.residual ? residual_.data() : nullptr,
-            residual_.ld(),
-            y.data(),
-            y.ld(),
-            c_.m,
-            c_.n,
-            c_.k,
-            c_.activation};
-  }
+  LinearArgs args(Matrix<float>& y) const { return args_with(packed_.data(), y); }
 
   // Sums are exact, so what is left are five roundings of the product (the sum as a float, its two
   // scales, and ref's two), and one of each sum that follows. Activations: see test_linear.cc.
@@ -98,10 +69,8 @@ class Problem {
   }
 
  private:
-  Case c_;
-  Matrix<float> x_, w_;
+  Matrix<float> w_;
   Matrix<int8_t> packed_, rows_;
-  Matrix<float> bias_, residual_, want_;
 };
 
 // The rows of a problem, quantised by one kernel, which then multiplies any block of y.
@@ -156,27 +125,8 @@ void check_case(const Case& c, Random& random) {
   check_case(c, problem);
 }
 
-// Everything but the sizes, different from one call to the next.
-Case with_options(int64_t m, int64_t n, int64_t k, Random& random) {
-  const int64_t activation = random.below(3 * kActivations);
-  return {m,
-          n,
-          k,
-          random.below(2) == 0,
-          random.below(2) == 0,
-          activation < kActivations ? Activation(activation) : Activation::kNone,
-          random.below(2) * random.below(40),
-          random.below(6)};
-}
-
 void drive(const KernelTable& table, const LinearArgs& args, int threads) {
-  cpu::ThreadPool pool(threads);
-  const size_t stride = (table.linear_int8.scratch_bytes(args.k) + 63) / 64 * 64;
-  Scratch scratch(stride * static_cast<size_t>(threads));
-  Matrix<float> rows(1, cpu::quantised_floats(table.linear_int8, args.m, args.k));
-  cpu::linear_int8(args, {&table, &pool, scratch.data(), stride, rows.data()});
-  CHECK(scratch.intact());
-  CHECK(rows.intact());
+  drive_linear(cpu::linear_int8, table, table.linear_int8, args, threads);
 }
 
 }  // namespace
