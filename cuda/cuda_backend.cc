@@ -50,20 +50,11 @@ class CudaBackend : public Backend {
   }
 
   Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
-    const auto& dims = graph[weight].shape.dims;
-    if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
-    const bool multiplied = consumer.op == Op::linear && slot == 1;
-    if (!multiplied && (consumer.op != Op::attention || slot < 4))
-      return {"dense", DType::kF32, dims};
-    const DType dtype = multiplied ? host::weight_dtype(consumer, dtype_) : dtype_;
-    return {cat("rows_", name_of(dtype)), dtype, {dims[0], linear_ldw(dtype, dims[1])}};
+    return gpu::form(graph, weight, consumer, slot, dtype_, linear_ldw);
   }
 
   Packed pack(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) override {
-    const Form wanted = form(graph, weight, consumer, slot);
-    if (wanted.name == "table") return weights_.table(graph, weight);
-    return wanted.name == "dense" ? weights_.floats(graph, weight)
-                                  : weights_.linear(graph, weight, wanted.dtype);
+    return gpu::pack(weights_, graph, weight, form(graph, weight, consumer, slot));
   }
 
   DType value_dtype(const Graph& graph, const Node& node) const noexcept override {

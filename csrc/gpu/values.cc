@@ -3,6 +3,9 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+#include "exec/host.h"
+
 namespace trine::gpu {
 namespace {
 
@@ -40,6 +43,17 @@ DType value_dtype(const Graph& graph, const Node& node, DType dtype) noexcept {
   if (dtype == DType::kF32 || node.dtype != DType::kF32) return node.dtype;
   const bool tokens = node.shape.rows == Rows::kTokens;
   return (tokens && node.op != Op::rotary) || was_over_tokens(graph, node) ? dtype : node.dtype;
+}
+
+Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot, DType dtype,
+          int64_t (*ldw)(DType, int64_t)) {
+  const auto& dims = graph[weight].shape.dims;
+  if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
+  const bool multiplied = consumer.op == Op::linear && slot == 1;
+  if (!multiplied && (consumer.op != Op::attention || slot < 4))
+    return {"dense", DType::kF32, dims};
+  const DType held = multiplied ? host::weight_dtype(consumer, dtype) : dtype;
+  return {cat("rows_", name_of(held)), held, {dims[0], ldw(held, dims[1])}};
 }
 
 bool supports(const Node& node, int64_t max_head_dim) noexcept {

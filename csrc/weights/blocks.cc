@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The block formats of GGUF. Sub-blocks of 16 or 32 values; loops of fixed length over bytes, which
 // the compiler vectorises.
-#include <cstring>
-
+#include "base/bytes.h"
 #include "weights/convert.h"
 
 namespace trine {
@@ -11,11 +10,7 @@ namespace {
 constexpr int kSmall = 32;   // values in a block of Q4_0 ... Q8_0
 constexpr int kSuper = 256;  // values in a block of the K types
 
-float half_at(const uint8_t* p) noexcept {
-  uint16_t h;
-  std::memcpy(&h, p, sizeof h);
-  return f16_to_f32(h);
-}
+float half_at(const uint8_t* p) noexcept { return f16_to_f32(load_le<uint16_t>(p)); }
 
 // Sixteen bytes hold 32 values: the low nibbles are the first half, the high ones the second. Bit i
 // of `high` is the fifth bit of value i.
@@ -40,12 +35,6 @@ void nibbles(const uint8_t* q, uint32_t high, float d, float* out) noexcept {
   }
 }
 
-uint32_t bits_at(const uint8_t* p) noexcept {
-  uint32_t bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return bits;
-}
-
 struct Q4_0 {  // d, 32 nibbles
   static constexpr int kElements = kSmall, kBytes = 18;
   static void read(const uint8_t* p, float* out) noexcept { nibbles<8>(p + 2, 0, half_at(p), out); }
@@ -61,14 +50,14 @@ struct Q4_1 {  // d, m, 32 nibbles
 struct Q5_0 {  // d, 32 fifth bits, 32 nibbles
   static constexpr int kElements = kSmall, kBytes = 22;
   static void read(const uint8_t* p, float* out) noexcept {
-    nibbles<16>(p + 6, bits_at(p + 2), half_at(p), out);
+    nibbles<16>(p + 6, load_le<uint32_t>(p + 2), half_at(p), out);
   }
 };
 
 struct Q5_1 {  // d, m, 32 fifth bits, 32 nibbles
   static constexpr int kElements = kSmall, kBytes = 24;
   static void read(const uint8_t* p, float* out) noexcept {
-    nibbles<0>(p + 8, bits_at(p + 4), half_at(p), half_at(p + 2), out);
+    nibbles<0>(p + 8, load_le<uint32_t>(p + 4), half_at(p), half_at(p + 2), out);
   }
 };
 

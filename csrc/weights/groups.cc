@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
+
+#include "base/bytes.h"
 
 namespace trine {
 namespace {
@@ -82,12 +83,6 @@ void quantise_group(const float* values, int64_t n, int bits, Group& group) noex
 
 namespace {
 
-uint16_t half_at(const uint8_t* p) noexcept {
-  uint16_t h;
-  std::memcpy(&h, p, sizeof h);
-  return h;
-}
-
 // A small number times an f16: exact unless it is too large for one.
 uint16_t times(uint16_t half, float factor) noexcept {
   return f32_to_f16(f16_to_f32(half) * factor);
@@ -100,32 +95,26 @@ void nibbles(const uint8_t* q, uint32_t high, Group& group) noexcept {
   }
 }
 
-uint32_t bits_at(const uint8_t* p) noexcept {
-  uint32_t bits;
-  std::memcpy(&bits, p, sizeof bits);
-  return bits;
-}
-
 // Block `i` of a row as it lies in a GGUF; Q4_K and Q5_K: sub-block i % 8 of block i / 8.
 void read_block(DType dtype, const std::byte* row, int64_t i, Group& group) noexcept {
   const bool super = dtype == DType::kQ4K || dtype == DType::kQ5K;
   const int64_t block = super ? i / 8 : i;
   const auto* const p =
       reinterpret_cast<const uint8_t*>(row) + bytes_of(dtype, block * block_of(dtype));
-  group.scale = half_at(p);
+  group.scale = load_le<uint16_t>(p);
   switch (dtype) {
     case DType::kQ4_0:
       group.min = times(group.scale, -8.0f);
       return nibbles(p + 2, 0, group);
     case DType::kQ4_1:
-      group.min = half_at(p + 2);
+      group.min = load_le<uint16_t>(p + 2);
       return nibbles(p + 4, 0, group);
     case DType::kQ5_0:
       group.min = times(group.scale, -16.0f);
-      return nibbles(p + 6, bits_at(p + 2), group);
+      return nibbles(p + 6, load_le<uint32_t>(p + 2), group);
     case DType::kQ5_1:
-      group.min = half_at(p + 2);
-      return nibbles(p + 8, bits_at(p + 4), group);
+      group.min = load_le<uint16_t>(p + 2);
+      return nibbles(p + 8, load_le<uint32_t>(p + 4), group);
     case DType::kQ8_0:
       group.min = times(group.scale, -128.0f);
       for (int j = 0; j < kGroup; ++j) group.q[j] = static_cast<uint8_t>(p[2 + j] ^ 0x80u);
@@ -133,7 +122,7 @@ void read_block(DType dtype, const std::byte* row, int64_t i, Group& group) noex
     default: {
       const auto j = static_cast<int>(i % 8);
       const KScale s = k_scale(p + 4, j);
-      group.min = times(half_at(p + 2), -static_cast<float>(s.min));
+      group.min = times(load_le<uint16_t>(p + 2), -static_cast<float>(s.min));
       group.scale = times(group.scale, static_cast<float>(s.scale));
       const bool five = dtype == DType::kQ5K;
       const uint8_t* const low = p + (five ? 48 : 16) + j / 2 * 32;
