@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+CORPUS = Path(__file__).resolve().parent.parent / "tests" / "golden" / "corpus256.txt"
 MAX_LENGTH = 384
 BATCH = 32
 
@@ -41,6 +42,12 @@ class Trine:
 
     def encode(self, texts: list[str]) -> np.ndarray:
         return self.model.encode(texts)
+
+
+class TrineInt8(Trine):
+    """Matrices in int8; where a value or a feed-forward output is kept, bfloat16."""
+
+    dtype = "int8"
 
 
 class TrineBfloat16(Trine):
@@ -93,6 +100,7 @@ class OnnxRuntime(Padded):
 
 
 class OpenVino(Padded):
+    form = "openvino"
     precision: str | None = "f32"
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -106,7 +114,7 @@ class OpenVino(Padded):
         if self.precision:
             config["INFERENCE_PRECISION_HINT"] = self.precision
         core = openvino.Core()
-        model = core.read_model(str(export(folder, "openvino")))
+        model = core.read_model(str(export(folder, self.form)))
         self.compiled = core.compile_model(model, "CPU", config)
 
     def run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -118,6 +126,13 @@ class OpenVino(Padded):
 class OpenVinoDefault(OpenVino):
     """The precision that OpenVINO picks itself: bfloat16 where the processor has it."""
 
+    precision = None
+
+
+class OpenVinoInt8(OpenVino):
+    """Weights and activations in int8, quantised by nncf after 64 of the corpus's texts."""
+
+    form = "openvino-int8"
     precision = None
 
 
@@ -146,9 +161,11 @@ class SentenceTransformers:
 ENGINES = {
     "trine": Trine,
     "trine-bfloat16": TrineBfloat16,
+    "trine-int8": TrineInt8,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
     "openvino-default": OpenVinoDefault,
+    "openvino-int8": OpenVinoInt8,
     "sentence-transformers": SentenceTransformers,
 }
 
@@ -158,12 +175,35 @@ def embeds(folder: Path) -> bool:
     return (folder / "modules.json").exists()
 
 
+def quantize(folder: Path, model: Path, made: Path) -> None:
+    """OpenVINO's static int8: ranges of activations from 64 texts."""
+    import nncf
+    import openvino
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    texts = CORPUS.read_text().splitlines()[::4]
+    ids = [np.array([tokenizer.encode(text).ids], np.int64) for text in texts]
+    quantized = nncf.quantize(
+        openvino.Core().read_model(str(model)),
+        nncf.Dataset([{"input_ids": each, "attention_mask": np.ones_like(each)} for each in ids]),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(ids),
+    )
+    openvino.save_model(quantized, str(made), compress_to_fp16=False)
+
+
 def export(folder: Path, kind: str) -> Path:
     """Make what a rival reads, once, in `build/rivals` of the working directory."""
-    made = Path("build/rivals") / folder.name / ("model.onnx" if kind == "onnx" else "model.xml")
+    names = {"onnx": "model.onnx", "openvino": "model.xml", "openvino-int8": "int8.xml"}
+    made = Path("build/rivals") / folder.name / names[kind]
     if made.exists():
         return made
     made.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "openvino-int8":
+        quantize(folder, export(folder, "openvino"), made)
+        return made
     import torch
     from transformers import AutoModel, AutoModelForSequenceClassification
 
