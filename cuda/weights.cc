@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "weights.h"
 
+#include "gpu/quantised.h"
 #include "kernels/linear.h"
 #include "memory.h"
 #include "runtime.h"
@@ -54,6 +55,15 @@ Packed Weights::linear(const Graph& graph, NodeId weight, DType dtype) {
   }
   if (whole) shared_.add(from, dtype, memory);
   return {memory, memory.get(), row * static_cast<size_t>(rows), dtype};
+}
+
+Packed Weights::quantised(const Graph& graph, NodeId weight, const Form& wanted) {
+  use(device_);
+  const size_t bytes = checked_bytes(wanted.dtype, wanted.shape).value();
+  const std::shared_ptr<std::byte> packed = host::alloc(bytes);
+  gpu::pack_quantised(graph, weight, wanted.dtype, packed.get());
+  const auto memory = upload(packed.get(), bytes);
+  return {memory, memory.get(), bytes, wanted.dtype};
 }
 
 Packed Weights::table(const Graph& graph, NodeId weight) {

@@ -17,6 +17,8 @@ class Weights {
   // A linear's weight: rows of linear_ldw(dtype, cols), converted on the GPU. The same tensor in
   // the same form is there once: a tied head and its embedding share it where they can.
   Packed linear(const Graph& graph, NodeId weight, DType dtype);
+  // Integers and scales (gpu/quantised.h), for linears and an embedding that shares its table.
+  Packed quantised(const Graph& graph, NodeId weight, const Form& wanted);
   // An embedding's table, dense, as F32, F16 or BF16.
   Packed table(const Graph& graph, NodeId weight);
   // Dense float32.

@@ -74,7 +74,7 @@ class MetalBackend : public Backend {
                                       int64_t capacity) override {
     const std::lock_guard lock(pool_mutex_);
     if (!pool_) {
-      pool_ = std::make_shared<KvPool>(device_, std::move(layout), dtype_);
+      pool_ = std::make_shared<KvPool>(device_, std::move(layout), gpu::activations(dtype_));
       pool_in_use_ = pool_.get();
     }
     return std::make_unique<gpu::PagedKv>(pool_, capacity);

@@ -65,6 +65,7 @@ struct EmbeddingArgs {
   int32_t count;
   Rows y;
   int64_t rows, cols;
+  int64_t table_rows;
 };
 struct PositionsArgs {
   Place ids;

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "exec/host.h"
+#include "gpu/quantised.h"
 #include "weights/convert.h"
 
 namespace trine::metal {
@@ -108,6 +109,12 @@ Packed Weights::linear(const Graph& graph, NodeId weight, DType dtype) {
     }
   }
   if (whole) shared_.add(from, dtype, out.owner);
+  return out;
+}
+
+Packed Weights::quantised(const Graph& graph, NodeId weight, const Form& wanted) {
+  Packed out = allocate(checked_bytes(wanted.dtype, wanted.shape).value(), wanted.dtype);
+  gpu::pack_quantised(graph, weight, wanted.dtype, bytes_of(out));
   return out;
 }
 

@@ -19,6 +19,8 @@ class Weights {
 
   // A linear's weight: rows of linear_ldw(cols) elements.
   Packed linear(const Graph& graph, NodeId weight, DType dtype);
+  // Integers and scales (gpu/quantised.h), for linears and an embedding that shares its table.
+  Packed quantised(const Graph& graph, NodeId weight, const Form& wanted);
   // An embedding's table, dense, as F32, F16 or BF16.
   Packed table(const Graph& graph, NodeId weight);
   // Dense float32.

@@ -138,19 +138,37 @@ Packed as_bf16(const Graph& graph, NodeId weight) {
   return {memory, memory.get(), count * sizeof(uint16_t), DType::kBF16};
 }
 
+float quantise_row(const Part& part, int64_t row, int8_t* to) {
+  constexpr int64_t kStep = 256;  // the largest block of a type
+  float floats[kStep];
+  const auto for_each_piece = [&](auto body) {
+    for (int64_t k0 = 0; k0 < part.cols; k0 += kStep) {
+      const int64_t count = std::min(kStep, part.cols - k0);
+      to_f32(part.dtype, at(part, row, k0), floats, static_cast<size_t>(count));
+      body(k0, count);
+    }
+  };
+  float largest = 0.0f;
+  for_each_piece([&](int64_t, int64_t n) { largest = int8::largest(floats, n, largest); });
+  const int8::Scale scale = int8::scale_of(largest);
+  for_each_piece([&](int64_t k0, int64_t n) {
+    for (int64_t i = 0; i < n; ++i)
+      to[k0 + i] = static_cast<int8_t>(int8::quantised(floats[i], scale.inverse));
+  });
+  return scale.scale;
+}
+
 Packed as_int8(const Graph& graph, NodeId weight) {
-  const Packed from = as_f32(graph, weight);
   const auto& dims = graph[weight].shape.dims;
   const int64_t stride = int8::row_bytes(dims[1]);
   const auto bytes = static_cast<size_t>(dims[0] * stride);
   const std::shared_ptr<std::byte> memory = alloc(bytes);
-  for (int64_t i = 0; i < dims[0]; ++i) {
-    const float* const row = static_cast<const float*>(from.data) + i * dims[1];
-    auto* const to = reinterpret_cast<int8_t*>(memory.get()) + i * stride;
-    const int8::Scale scale = int8::scale_of(int8::largest(row, dims[1], 0.0f));
-    for (int64_t k = 0; k < dims[1]; ++k)
-      to[k] = static_cast<int8_t>(int8::quantised(row[k], scale.inverse));
-    std::memcpy(to + stride - 4, &scale.scale, sizeof scale.scale);
+  auto* to = reinterpret_cast<int8_t*>(memory.get());
+  for (const Part& part : parts(graph, weight)) {
+    for (int64_t i = 0; i < part.rows; ++i, to += stride) {
+      const float scale = quantise_row(part, i, to);
+      std::memcpy(to + stride - 4, &scale, sizeof scale);
+    }
   }
   return {memory, memory.get(), bytes, DType::kI8};
 }

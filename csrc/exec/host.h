@@ -24,6 +24,10 @@ struct Part {
   std::shared_ptr<std::byte> owner;  // of a copy, where the file has the rows in another order
 };
 std::vector<Part> parts(const Graph&, NodeId weight);
+// Element `col` of a row; where the type has blocks, the first of one.
+inline const std::byte* at(const Part& p, int64_t row, int64_t col) noexcept {
+  return static_cast<const std::byte*>(p.data) + bytes_of(p.dtype, row * p.cols + col);
+}
 
 // In what a linear holds its weights when the model's dtype is `dtype`. What runs over sequences
 // (poolers, heads of classifiers) or has less than a panel of columns (the scores of a tagger or a
@@ -44,6 +48,9 @@ DType attention_dtype(DType dtype) noexcept;
 
 // The operand as dense bf16, rounded to nearest.
 Packed as_bf16(const Graph&, NodeId weight);
+
+// A row as integers of exec/int8.h; returns their scale.
+float quantise_row(const Part&, int64_t row, int8_t* to);
 
 // The operand as rows of int8, as the reference reads them (exec/int8.h).
 Packed as_int8(const Graph&, NodeId weight);

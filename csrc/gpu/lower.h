@@ -16,6 +16,7 @@
 
 #include "exec/lower.h"
 #include "exec/step.h"
+#include "gpu/quantised.h"
 #include "graph/graph.h"
 
 namespace trine::gpu {
@@ -82,7 +83,8 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     typename Gpu::LinearArgs l;
     l.x = Gpu::matrix(a.x, c);
     l.w = Gpu::weight(a.w);
-    l.ldw = Gpu::linear_ldw(a.w.dtype, a.k);
+    l.ldw = is_quantised_form(a.w.dtype) ? quantised_ldw(a.w.dtype, a.k)
+                                         : Gpu::linear_ldw(a.w.dtype, a.k);
     l.w_dtype = a.w.dtype;
     l.bias = Gpu::floats(a.bias, c);
     l.residual = Gpu::matrix(a.residual, c);
@@ -93,9 +95,12 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     l.activation = a.activation;
     return l.m == 0 ? Gpu::kDone : Gpu::linear(l, c);
   });
-  s.dtype = dtype;
-  s.cost.bytes_fixed -= static_cast<double>(sizeof(float) - size_of(dtype)) *
-                        static_cast<double>(args.y.cols * args.k);
+  s.dtype = in_groups(dtype) ? DType::kI4 : dtype;
+  const int64_t n = args.y.cols, floats = n * args.k * int64_t{sizeof(float)};
+  const int64_t bytes = is_quantised_form(dtype)
+                            ? quantised_bytes(dtype, n, args.k)
+                            : n * args.k * static_cast<int64_t>(size_of(dtype));
+  s.cost.bytes_fixed -= static_cast<double>(floats - bytes);
   return s;
 }
 
@@ -163,6 +168,7 @@ Step embedding(const Graph& graph, const Node& node, std::span<const Operand> in
       e.tables[i] = Gpu::weight(a.tables[i]);
       e.dtypes[i] = a.tables[i].dtype;
     }
+    e.table_rows = a.tables[0].rows;
     e.count = a.count;
     e.y = Gpu::matrix(a.y, c);
     e.rows = a.y.rows_in(c);

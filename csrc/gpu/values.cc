@@ -40,19 +40,32 @@ bool was_over_tokens(const Graph& graph, const Node& node) noexcept {
 }  // namespace
 
 DType value_dtype(const Graph& graph, const Node& node, DType dtype) noexcept {
-  if (dtype == DType::kF32 || node.dtype != DType::kF32) return node.dtype;
+  const DType held = activations(dtype);
+  if (held == DType::kF32 || node.dtype != DType::kF32) return node.dtype;
   const bool tokens = node.shape.rows == Rows::kTokens;
-  return (tokens && node.op != Op::rotary) || was_over_tokens(graph, node) ? dtype : node.dtype;
+  return (tokens && node.op != Op::rotary) || was_over_tokens(graph, node) ? held : node.dtype;
 }
 
 Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot, DType dtype,
           int64_t (*ldw)(DType, int64_t)) {
   const auto& dims = graph[weight].shape.dims;
+  if (is_quantised(dtype)) {
+    const DType found = host::multiplied_dtype(graph, weight, consumer, slot, dtype);
+    if (is_quantised(found)) {
+      const DType held = quantised_form(graph, weight, found);
+      const auto size = static_cast<int64_t>(size_of(held));
+      return {held == DType::kI8    ? "quantised_int8"
+              : held == kInt4Groups ? "quantised_int4"
+                                    : "quantised_q8",
+              held,
+              {quantised_bytes(held, dims[0], dims[1]) / size}};
+    }
+  }
   if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};
   const bool multiplied = consumer.op == Op::linear && slot == 1;
   if (!multiplied && (consumer.op != Op::attention || slot < 4))
     return {"dense", DType::kF32, dims};
-  const DType held = multiplied ? host::weight_dtype(consumer, dtype) : dtype;
+  const DType held = multiplied ? host::weight_dtype(consumer, dtype) : activations(dtype);
   return {cat("rows_", name_of(held)), held, {dims[0], ldw(held, dims[1])}};
 }
 

@@ -57,6 +57,7 @@ struct EmbeddingArgs {
   int32_t count;
   Matrix y;
   int64_t rows, cols;
+  int64_t table_rows = 0;  // of a quantised one (gpu/quantised.h), which is the only one
 };
 cudaError_t embedding(const EmbeddingArgs& args, cudaStream_t stream);
 
