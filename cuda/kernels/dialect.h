@@ -11,15 +11,17 @@
 //   TRINE_DYNAMIC_SHARED(T, name)              T* name, the launch's dynamic shared memory
 //   TRINE_LAUNCH(kernel, grid, block, shared_bytes, stream, args...)
 //                                              (kernel<A, B>) in parentheses if it has commas
-//   cp_async16, cp_async16_zfill, cp_async_commit, cp_async_wait<N>
+//   cp_async16, cp_async16_zfill, cp_async4_zfill, cp_async_commit, cp_async_wait<N>
 //   ldmatrix_x1, _x2, _x4 and their _trans     every lane of the warp takes part
 //   mma_m16n8k16_bf16, mma_m16n8k8_tf32        c += a b, every lane takes part
-//   to_tf32, pack2_bf16, low_bf16, high_bf16   bits of operands
-//   fast_exp, fast_exp2, fast_tanh             the hardware's approximations
-// The source and the destination of cp_async16 and each row of ldmatrix are aligned to 16 bytes.
+//   mma_m16n8k32<b is unsigned>                likewise of signed bytes, exact; mma_m8n8k16 is a
+//   quarter to_tf32, pack2_bf16, low_bf16, high_bf16   bits of operands fast_exp, fast_exp2,
+//   fast_tanh             the hardware's approximations
+// The source and the destination of cp_async16 (4: to 4 bytes) and each row of ldmatrix are aligned
+// to 16 bytes.
 //
 // sm_75 has neither cp.async nor bfloat16 or tf32 in mma; it gets plain copies, and products by
-// shuffles and fused multiply-adds: correct and slow.
+// shuffles and fused multiply-adds: correct and slow. Of bytes it has the quarters.
 #pragma once
 
 #include <cstdint>
@@ -51,6 +53,20 @@ using bf16 = __nv_bfloat16;
 // The two halves of a word that holds two bfloat16.
 TRINE_DEV float low_bf16(uint32_t pair) { return __uint_as_float(pair << 16); }
 TRINE_DEV float high_bf16(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// IEEE half to float, exactly.
+TRINE_DEV float half_to_float(uint16_t bits) {
+#ifndef TRINE_SIMT
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+#else
+  // The exponents' biases differ by 112; the product is right for denormal numbers, too.
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, rest = bits & 0x7fff;
+  if (rest >= 0x7c00) return __uint_as_float(sign | 0x7f800000 | rest << 13);
+  return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest << 13) * 0x1p112f));
+#endif
+}
 
 // What mma_m16n8k16_bf16 is where tensor cores do not know bfloat16. Of the fragments (PTX ISA,
 // "Matrix Fragments for mma.m16n8k16"), the lane that owns c[row, column] needs a's row from the
@@ -109,6 +125,36 @@ TRINE_DEV uint32_t tf32_bits(float value) {
 
 #ifndef TRINE_SIMT
 
+// c += a b for 8 x 8 of c and 16 of k, signed bytes times signed or unsigned ones.
+template <bool kUnsignedB>
+TRINE_DEV void mma_m8n8k16(int32_t (&c)[2], uint32_t a, uint32_t b) {
+  if constexpr (kUnsignedB) {
+    asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.u8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                 : "+r"(c[0]), "+r"(c[1])
+                 : "r"(a), "r"(b));
+  } else {
+    asm volatile("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                 : "+r"(c[0]), "+r"(c[1])
+                 : "r"(a), "r"(b));
+  }
+}
+
+#endif
+
+// What mma_m16n8k32 is where there is only this: its fragments are those of the quarters.
+template <bool kUnsignedB>
+TRINE_DEV void mma_m16n8k32_by_quarters(int32_t (&c)[4], const uint32_t (&a)[4],
+                                        const uint32_t (&b)[2]) {
+  for (int half = 0; half < 2; ++half) {  // of the rows
+    int32_t sums[2] = {c[2 * half], c[2 * half + 1]};
+    mma_m8n8k16<kUnsignedB>(sums, a[half], b[0]);
+    mma_m8n8k16<kUnsignedB>(sums, a[half + 2], b[1]);
+    c[2 * half] = sums[0], c[2 * half + 1] = sums[1];
+  }
+}
+
+#ifndef TRINE_SIMT
+
 #ifdef TRINE_SM75
 // Calls, not copies of all that code: kernels have hundreds of products.
 static __device__ __noinline__ float4 call_mma_bf16(float4 c, uint4 a, uint2 b) {
@@ -152,6 +198,18 @@ TRINE_DEV void cp_async16_zfill(void* shared, const void* global, bool valid) {
 #else
   *static_cast<uint4*>(shared) =
       valid ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+// Likewise of 4 bytes.
+TRINE_DEV void cp_async4_zfill(void* shared, const void* global, bool valid) {
+#ifndef TRINE_SM75
+  const int bytes = valid ? 4 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(shared)),
+               "l"(global), "r"(bytes)
+               : "memory");
+#else
+  *static_cast<uint32_t*>(shared) = valid ? *static_cast<const uint32_t*>(global) : 0;
 #endif
 }
 
@@ -238,6 +296,27 @@ TRINE_DEV void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uin
   const float4 sums = call_mma_tf32(make_float4(c[0], c[1], c[2], c[3]),
                                     make_uint4(a[0], a[1], a[2], a[3]), make_uint2(b[0], b[1]));
   c[0] = sums.x, c[1] = sums.y, c[2] = sums.z, c[3] = sums.w;
+#endif
+}
+
+template <bool kUnsignedB>
+TRINE_DEV void mma_m16n8k32(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#ifdef TRINE_SM75
+  mma_m16n8k32_by_quarters<kUnsignedB>(c, a, b);
+#else
+  if constexpr (kUnsignedB) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
 #endif
 }
 

@@ -5,31 +5,14 @@
 #include <limits>
 
 #include "kernels/linear_hopper.h"
-#include "kernels/linear_mma.cuh"
+#include "kernels/linear_launch.h"
 #include "kernels/linear_pack.cuh"
 
 namespace trine::cuda {
+
+using namespace tiles;
+
 namespace {
-
-// rows, columns, a warp's rows and columns, stages, groups. The first two hold the rows of a decode
-// step: a warp has its whole chunk, or half of it, in flight. Rings are as
-// deep as there is room: a stage must last for the latency of memory over their number.
-using Tile16x8 = MmaTile<16, 8, 16, 8, 8, 16>;
-using Tile16x32 = MmaTile<16, 32, 16, 32, 4, 8>;
-using Tile32x32 = MmaTile<32, 32, 32, 32, 4, 6>;
-using Tile64x64 = MmaTile<64, 64, 32, 32, 5, 2>;
-using Tile128x128 = MmaTile<128, 128, 64, 32, 5, 1>;
-// For the 99 KB of sm_86, sm_89 and sm_120.
-using ShallowTile128x128 = MmaTile<128, 128, 64, 32, 3, 1>;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-bool aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
-
-// Four elements of a row can be moved at once, wherever a multiple of four columns begins.
-bool moves4(const Matrix& matrix) {
-  return matrix.ld % 4 == 0 && aligned(matrix.data, 4 * size_of(matrix.dtype));
-}
 
 // Rows of x can be copied by 16 bytes.
 bool moves16(const LinearArgs& args) {
@@ -38,72 +21,23 @@ bool moves16(const LinearArgs& args) {
          aligned(args.x.data, 16);
 }
 
-LinearParams params(const LinearArgs& args) {
-  LinearParams p{};
-  p.x = args.x.data, p.ldx = args.x.ld;
-  p.w = args.w, p.ldw = args.ldw;
-  p.bias = args.bias;
-  p.residual = args.residual.data, p.ldr = args.residual.ld;
-  p.y = args.y.data, p.ldy = args.y.ld;
-  p.m = static_cast<int>(args.m), p.n = static_cast<int>(args.n), p.k = static_cast<int>(args.k);
-  const bool bf16_w = args.w_dtype == DType::kBF16;
-  const int64_t stages =
-      ceil_div(args.k, bf16_w ? Operand<bf16>::kPerStage : Operand<float>::kPerStage);
-  const int64_t most = bf16_w ? Operand<bf16>::kChunkStages : Operand<float>::kChunkStages;
-  p.chunk = static_cast<int>(ceil_div(stages, ceil_div(stages, most)));
-  p.chunks = static_cast<int>(ceil_div(stages, p.chunk));
-  p.activation = args.activation;
-  p.x_is_bf16 = args.x.dtype == DType::kBF16;
-  p.residual_is_bf16 = args.residual.dtype == DType::kBF16;
-  p.y_is_bf16 = args.y.dtype == DType::kBF16;
-  p.vectors = moves4(args.y) && (args.residual.data == nullptr || moves4(args.residual)) &&
-              (args.bias == nullptr || aligned(args.bias, 16));
-  return p;
-}
-
-// As many groups as chunks, or as there is room for; rounds of equal size.
-template <class Tile>
-int groups_for(int chunks, int64_t m, int shared_bytes) {
-  for (int rounds = 1; rounds <= chunks; ++rounds) {
-    const int groups = static_cast<int>(ceil_div(chunks, rounds));
-    if (groups <= Tile::kMaxGroups && Tile::shared_bytes(groups, chunks, m) <= shared_bytes) {
-      return groups;
-    }
-  }
-  return 0;
-}
-
-template <class T, class Tile, bool kAsync>
-cudaError_t launch(LinearParams p, cudaStream_t stream) {
-  p.x_rows = Tile::x_rows(p.m);
-  const int groups = groups_for<Tile>(p.chunks, p.m, linear_chip().shared_bytes);
-  const int bytes = Tile::shared_bytes(groups, p.chunks, p.m);
-  const int64_t blocks = ceil_div(p.m, Tile::kRows) * ceil_div(p.n, Tile::kCols);
-  const cudaError_t error = cudaFuncSetAttribute(
-      linear_mma<T, Tile, kAsync>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  if (error != cudaSuccess) return error;
-  TRINE_LAUNCH((linear_mma<T, Tile, kAsync>), dim3(static_cast<unsigned>(blocks)),
-               dim3(static_cast<unsigned>(groups * Tile::kThreads)), static_cast<size_t>(bytes),
-               stream, p);
-  return cudaGetLastError();
-}
-
 template <class Tile>
 cudaError_t launch(const LinearArgs& args, cudaStream_t stream) {
-  const LinearParams p = params(args);
   if (args.w_dtype == DType::kBF16) {
-    return moves16(args) ? launch<bf16, Tile, true>(p, stream)
-                         : launch<bf16, Tile, false>(p, stream);
+    const LinearParams p = params<bf16>(args);
+    return moves16(args) ? tiles::launch<bf16, Tile, true>(p, stream)
+                         : tiles::launch<bf16, Tile, false>(p, stream);
   }
-  return moves16(args) ? launch<float, Tile, true>(p, stream)
-                       : launch<float, Tile, false>(p, stream);
+  const LinearParams p = params<float>(args);
+  return moves16(args) ? tiles::launch<float, Tile, true>(p, stream)
+                       : tiles::launch<float, Tile, false>(p, stream);
 }
 
 template <class Tile>
 bool fits(const LinearArgs& args) {
-  const LinearChip chip = linear_chip();
-  const bool compiled = chip.arch >= 80 || Tile::kTight;
-  return compiled && groups_for<Tile>(params(args).chunks, args.m, chip.shared_bytes) > 0;
+  if (linear_chip().arch < 80 && !Tile::kTight) return false;  // isn't compiled
+  return args.w_dtype == DType::kBF16 ? tiles::fits<bf16, Tile>(args)
+                                      : tiles::fits<float, Tile>(args);
 }
 
 // wgmma is sm_90's alone, and TMA isn't emulated. The epilogue moves four columns at once, of y and
@@ -114,7 +48,7 @@ bool runs_on_hopper(const LinearArgs& args) {
   return false;
 #else
   return linear_chip().arch == 90 && args.w_dtype == DType::kBF16 && moves16(args) &&
-         args.n % 4 == 0 && params(args).vectors && linear_hopper_can_encode() &&
+         args.n % 4 == 0 && params<bf16>(args).vectors && linear_hopper_can_encode() &&
          (args.residual.data == nullptr || args.residual.dtype == args.y.dtype);
 #endif
 }
@@ -124,7 +58,7 @@ cudaError_t launch_hopper(int cols, const LinearArgs& args, cudaStream_t stream)
   static_cast<void>(cols), static_cast<void>(args), static_cast<void>(stream);
   return cudaErrorNotSupported;
 #else
-  return linear_hopper(cols, params(args), linear_chip().multiprocessors, stream);
+  return linear_hopper(cols, params<bf16>(args), linear_chip().multiprocessors, stream);
 #endif
 }
 
@@ -147,6 +81,7 @@ LinearChip linear_chip() {
 #endif
 
 bool linear_runs(LinearTile tile, const LinearArgs& args) {
+  if (gpu::is_quantised_form(args.w_dtype)) return linear_int_runs(tile, args);
   switch (tile) {
     case LinearTile::k16x8:
       return fits<Tile16x8>(args);
@@ -215,7 +150,8 @@ LinearTile decode_tile(const LinearArgs& args) {
 
 LinearTile linear_tile(const LinearArgs& args) {
   const LinearChip chip = linear_chip();
-  if (args.m <= 16 || chip.arch < 80) return decode_tile(args);
+  if (args.m <= 16 || (chip.arch < 80 && !gpu::is_quantised_form(args.w_dtype)))
+    return decode_tile(args);
   if (linear_runs(LinearTile::kHopper128x192, args)) {
     return cheapest_on_hopper(args, chip.multiprocessors);
   }
@@ -230,6 +166,7 @@ LinearTile linear_tile(const LinearArgs& args) {
 cudaError_t linear(LinearTile tile, const LinearArgs& args, cudaStream_t stream) {
   if (args.m == 0 || args.n == 0) return cudaSuccess;
   if (!linear_runs(tile, args)) return cudaErrorInvalidValue;
+  if (gpu::is_quantised_form(args.w_dtype)) return linear_int(tile, args, stream);
   switch (tile) {
     case LinearTile::k16x8:
       return launch<Tile16x8>(args, stream);

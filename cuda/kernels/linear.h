@@ -11,26 +11,31 @@
 #include <cstdint>
 
 #include "exec/args.h"
+#include "gpu/quantised.h"
 #include "kernels/matrix.h"
 
 namespace trine::cuda {
 
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N], all of it in device memory.
 // With w in bf16, x is rounded to bf16 where it is float; with w in float, products are worth
-// float's 24 bits but for the last two or three. Sums, bias and activation are float, y and
+// float's 24 bits but for the last two or three. With w in int8 or in groups, rows of x are rounded
+// to integers first, as gpu/quantised.h says, and their products summed exactly, those of groups
+// within a group. Sums, bias and activation are float, y and
 // residual float or bf16, rounded once. The bits of a row depend on that row, w, bias and residual,
 // not on m nor on where the row stands.
 struct LinearArgs {
   Matrix x;
-  // [n][ldw]: rows as pack_linear writes them, 16-byte aligned, zeros in columns k .. ldw.
+  // [n][ldw], 16-byte aligned: rows as pack_linear writes them, with zeros in columns k .. ldw, or
+  // of integers as gpu/quantised.h has them, their scales behind them.
   const void* w = nullptr;
-  int64_t ldw = 0;
-  DType w_dtype = DType::kF32;  // kF32 or kBF16
+  int64_t ldw = 0;              // elements, of integers bytes
+  DType w_dtype = DType::kF32;  // kF32, kBF16, kI8, kInt4Groups or kQ8Groups
   const float* bias = nullptr;  // [n], or null
   Matrix residual;              // data null if none; may be the same memory as y
   Matrix y;
   int64_t m = 0, n = 0, k = 0;
   Activation activation = Activation::kNone;
+  void* workspace = nullptr;  // linear_workspace bytes, 16-byte aligned: x in integers
 };
 
 // How the work is cut: all ways give the same bits. Names are rows x columns of a block's tile.
@@ -58,6 +63,24 @@ cudaError_t linear(LinearTile tile, const LinearArgs& args, cudaStream_t stream)
 constexpr int64_t linear_ldw(DType dtype, int64_t k) {
   const int64_t unit = 16 / static_cast<int64_t>(size_of(dtype));
   return (k + unit - 1) / unit * unit;
+}
+
+inline constexpr int64_t kGroupsAtOnce = 4;
+inline constexpr int64_t kGroupedStage = kGroupsAtOnce * kGroup;  // of k
+
+// Bytes from one row of x in integers to the next. Beside int8 the rows are as w's, with [m] scales
+// behind them; beside groups each 128 of k are their integers, then 4 pairs of float: the scale of
+// a group, and it times the sum of the integers.
+constexpr int64_t rounded_ldx(DType w_dtype, int64_t k) {
+  return w_dtype == DType::kI8
+             ? gpu::quantised_ldw(w_dtype, k)
+             : (k + kGroupedStage - 1) / kGroupedStage * (kGroupedStage + kGroupsAtOnce * 8);
+}
+
+// Bytes that linear needs beside its operands.
+constexpr int64_t linear_workspace(DType w_dtype, int64_t m, int64_t k) {
+  if (!gpu::is_quantised_form(w_dtype)) return 0;
+  return m * (rounded_ldx(w_dtype, k) + (w_dtype == DType::kI8 ? 4 : 0));
 }
 
 // Dense rows of weights as linear reads them: converted, and filled up with zeros.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear by mma.sync, for sm_80 and later (the dialect has twins for sm_75): one kernel for bf16
-// and float, for large tiles of many rows and for small ones that read weights as fast as they
-// come.
+// and float, and for quantised operands (linear_int.cuh), for large tiles of many rows and for
+// small ones that read weights as fast as they come.
 //
 // The order of a sum: K is cut into chunks of at most 512 bf16 or 256 float, of equal size but for
 // the last, a function of K alone. Within a chunk mma accumulates from zero in ascending k, 16 or 8
@@ -21,45 +21,17 @@
 // same addresses.
 #pragma once
 
-#include "kernels/linear_epilogue.cuh"
+#include "kernels/linear_tile.cuh"
 
 namespace trine::cuda {
 
-inline constexpr int kStageBytes = 128;  // of a row
-
-// Rows and columns of a block's tile, of a warp's, and the depth of the ring. Tiles that one group
-// of warps works at keep their sums in registers; the others add through shared memory.
-template <int rows, int cols, int warp_rows, int warp_cols, int stages, int max_groups>
-struct MmaTile {
-  static constexpr int kRows = rows, kCols = cols;
-  static constexpr int kWarpRows = warp_rows, kWarpCols = warp_cols;
-  static constexpr int kStages = stages;
-  static constexpr int kMaxGroups = max_groups;
-  static constexpr bool kSplit = max_groups > 1;
-  static constexpr int kWarps = rows / warp_rows * (cols / warp_cols);
-  static constexpr int kThreads = kWarps * 32;  // of a group
-  // Tight tiles have room for the rows of x that there are.
-  static constexpr bool kTight = rows == 16;
-  static constexpr int x_rows(int64_t m) { return kTight && m < rows ? static_cast<int>(m) : rows; }
-  static constexpr int ring_bytes(int x_rows) { return stages * (x_rows + cols) * kStageBytes; }
-  // Floats from one row of sums to the next: 8 more than a multiple of 32 keeps the two-column
-  // stores of a warp, 8 rows by 4 threads, off each other's banks.
-  static constexpr int kLdSums = cols % 32 == 8 ? cols : cols + 8;
-  static constexpr int kSumsBytes = rows * kLdSums * 4;
-
-  // Groups' rings, groups' sums, and the running sum where chunks take several rounds.
-  static constexpr int shared_bytes(int groups, int chunks, int64_t m) {
-    const int ring = ring_bytes(x_rows(m));
-    if (!kSplit) return ring > kSumsBytes ? ring : kSumsBytes;
-    return groups * (ring + kSumsBytes) + (chunks > groups ? kSumsBytes : 0);
-  }
-};
-
-template <class T>
-struct Operand;
+inline constexpr int kStageBytes = 128;  // of a row of bf16, float or int8
 
 template <>
 struct Operand<bf16> {
+  using Sum = float;
+  static constexpr int kXBytes = kStageBytes, kWBytes = kStageBytes;
+  static constexpr bool kFastActivation = true;
   static constexpr int kPerStage = 64;
   static constexpr int kChunkStages = 8;  // at most
 
@@ -78,6 +50,9 @@ struct Operand<bf16> {
 
 template <>
 struct Operand<float> {
+  using Sum = float;
+  static constexpr int kXBytes = kStageBytes, kWBytes = kStageBytes;
+  static constexpr bool kFastActivation = false;
   static constexpr int kPerStage = 32;
   static constexpr int kChunkStages = 8;
 
@@ -175,7 +150,7 @@ struct TileLoader {
   }
 
   TRINE_DEV unsigned char* stage(int slot) const {
-    return ring + slot * (x_rows + Tile::kCols) * kStageBytes;
+    return ring + slot * stage_bytes<T, Tile>(x_rows);
   }
 
   // Row `r` below this thread's first, a multiple of kStride: either one of 8, which the swizzle
@@ -220,31 +195,28 @@ struct TileLoader {
   }
 };
 
-// A warp's fragments of one stage. In tight tiles rows of x beyond the last are not in the ring:
-// there the last one stands in, and what comes of it is not stored.
+// A warp's fragments of one stage.
 template <class T, class Tile>
-struct WarpTile {
-  static constexpr int kI = Tile::kWarpRows / 16, kJ = Tile::kWarpCols / 8;
-  int a_offset[kI], a_swizzle[kI], b_offset, b_swizzle, a_unit, b_unit, row0, col0;
+struct WarpTile : WarpPlace<Tile> {
+  using WarpPlace<Tile>::kI, WarpPlace<Tile>::kJ;
+  using Sum = typename Operand<T>::Sum;
+  int a_offset[kI], a_swizzle[kI], b_offset, b_swizzle, a_unit, b_unit;
 
-  TRINE_DEV WarpTile(int warp, int lane, int x_rows, int rows) {
-    constexpr int kDown = Tile::kRows / Tile::kWarpRows;
-    row0 = warp % kDown * Tile::kWarpRows, col0 = warp / kDown * Tile::kWarpCols;
+  TRINE_DEV WarpTile(int warp, int lane, int x_rows, int rows) : WarpPlace<Tile>(warp, rows) {
 #pragma unroll
     for (int i = 0; i < kI; ++i) {
-      int row = row0 + i * 16 + (lane & 15);
-      if (Tile::kTight) row = row < rows ? row : rows - 1;
+      const int row = this->x_row(i * 16 + (lane & 15));
       a_offset[i] = row * kStageBytes, a_swizzle[i] = row & 7;
     }
     a_unit = lane >> 4;
-    const int col = col0 + (lane & 7) + (Tile::kWarpCols > 8 ? (lane >> 4) * 8 : 0);
+    const int col = this->col0 + (lane & 7) + (Tile::kWarpCols > 8 ? (lane >> 4) * 8 : 0);
     b_offset = (x_rows + col) * kStageBytes, b_swizzle = col & 7;
     b_unit = (lane >> 3) & 1;
   }
 
   // `between` is called when the first products are under way: copies are issued in their shadow.
   template <class Between>
-  TRINE_DEV void multiply(float (&c)[kI][kJ][4], const unsigned char* stage,
+  TRINE_DEV void multiply(Sum (&c)[kI][kJ][4], const unsigned char* stage,
                           const Between& between) const {
 #pragma unroll
     for (int step = 0; step < kStageBytes / 32; ++step) {
@@ -268,113 +240,6 @@ struct WarpTile {
       if (step == 0) between();
     }
   }
-
-  // Sums to [rows][kLdSums] in shared memory.
-  TRINE_DEV void put(const float (&c)[kI][kJ][4], float* sums, int lane) const {
-    const int row = row0 + lane / 4, col = col0 + lane % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < kI; ++i) {
-#pragma unroll
-      for (int j = 0; j < kJ; ++j) {
-        float* at = sums + (row + i * 16) * Tile::kLdSums + col + j * 8;
-        *reinterpret_cast<float2*>(at) = make_float2(c[i][j][0], c[i][j][1]);
-        *reinterpret_cast<float2*>(at + 8 * Tile::kLdSums) = make_float2(c[i][j][2], c[i][j][3]);
-      }
-    }
-  }
-};
-
-template <int rows, int cols>
-TRINE_DEV void clear(float (&c)[rows][cols][4]) {
-#pragma unroll
-  for (int i = 0; i < rows; ++i) {
-#pragma unroll
-    for (int j = 0; j < cols; ++j) {
-#pragma unroll
-      for (int r = 0; r < 4; ++r) c[i][j][r] = 0.0f;
-    }
-  }
-}
-
-// Sums of unsplit tiles start from the bias, which split ones meet in Finisher.
-template <int rows, int cols>
-TRINE_DEV void start_from_bias(float (&sum)[rows][cols][4], const LinearParams& p, int col0) {
-#pragma unroll
-  for (int j = 0; j < cols; ++j) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int col = col0 + j * 8 + r;
-      const float bias = p.bias != nullptr && col < p.n ? p.bias[col] : 0.0f;
-#pragma unroll
-      for (int i = 0; i < rows; ++i) sum[i][j][r] = sum[i][j][r + 2] = bias;
-    }
-  }
-}
-
-template <int rows, int cols>
-TRINE_DEV void add(float (&sum)[rows][cols][4], const float (&c)[rows][cols][4]) {
-#pragma unroll
-  for (int i = 0; i < rows; ++i) {
-#pragma unroll
-    for (int j = 0; j < cols; ++j) {
-#pragma unroll
-      for (int r = 0; r < 4; ++r) sum[i][j][r] += c[i][j][r];
-    }
-  }
-}
-
-// What a thread does with the sums of a block's tile: four columns, the same ones in each row that
-// it has. Bias and the first residual are fetched before the sums are there.
-template <class Tile, bool kFast>
-struct Finisher {
-  static constexpr int kQuads = Tile::kCols / 4;
-  const LinearParams& p;
-  int row0, rows, row, col, quad;
-  float bias[4], residual[4];
-
-  TRINE_DEV Finisher(const LinearParams& params, int first_row, int first_col, int row_count)
-      : p(params), row0(first_row), rows(row_count) {
-    static_assert(Tile::kThreads % kQuads == 0);
-    row = static_cast<int>(threadIdx.x) / kQuads, quad = static_cast<int>(threadIdx.x) % kQuads;
-    col = first_col + quad * 4;
-    for (int i = 0; i < 4; ++i) bias[i] = residual[i] = 0.0f;
-    if (col >= p.n || row >= rows) return;
-    if constexpr (Tile::kSplit) load_bias4(bias, p, col);
-    load_residual4(residual, p, row0 + row, col);
-  }
-
-  // Adds `parts` chunks' sums to what was added so far, in order; the last round also makes y.
-  TRINE_DEV void fold(const float* sums, float* total, int parts, bool first, bool last) const {
-    const int step = static_cast<int>(blockDim.x) / kQuads;
-    for (int r = row; r < rows; r += step) {
-      const int at = r * Tile::kLdSums + quad * 4;
-      float v[4] = {bias[0], bias[1], bias[2], bias[3]};
-      if (!first) {
-        const float4 t = *reinterpret_cast<const float4*>(total + at);
-        v[0] = t.x, v[1] = t.y, v[2] = t.z, v[3] = t.w;
-      }
-      for (int part = 0; part < parts; ++part) {
-        const float4 t =
-            *reinterpret_cast<const float4*>(sums + part * (Tile::kSumsBytes / 4) + at);
-        v[0] += t.x, v[1] += t.y, v[2] += t.z, v[3] += t.w;
-      }
-      if (!last) {
-        *reinterpret_cast<float4*>(total + at) = make_float4(v[0], v[1], v[2], v[3]);
-      } else if (col < p.n) {
-        finish(v, r);
-      }
-    }
-  }
-
-  TRINE_DEV void finish(float (&v)[4], int r) const {
-    if (r == row) {
-      finish4<kFast>(p, row0 + r, col, v, residual);
-    } else {
-      float own[4] = {};
-      load_residual4(own, p, row0 + r, col);
-      finish4<kFast>(p, row0 + r, col, v, own);
-    }
-  }
 };
 
 template <class T, class Tile, bool kAsync>
@@ -391,8 +256,9 @@ TRINE_DEV void run_linear(const LinearParams& p) {
   const int row0 = place.row * Tile::kRows, col0 = place.col * Tile::kCols;
 
   const int x_rows = Tile::kTight ? p.x_rows : Tile::kRows;
-  const int ring_bytes = Tile::kStages * (x_rows + Tile::kCols) * kStageBytes;
-  float* sums = reinterpret_cast<float*>(shared + (Tile::kSplit ? groups * ring_bytes : 0));
+  const int ring_bytes = Tile::kStages * stage_bytes<T, Tile>(x_rows);
+  using Sum = typename Operand<T>::Sum;
+  Sum* sums = reinterpret_cast<Sum*>(shared + (Tile::kSplit ? groups * ring_bytes : 0));
   const TileLoader<T, Tile, kAsync> loader(p, shared + group * ring_bytes, x_rows, row0, col0,
                                            thread);
   const WarpTile<T, Tile> tile(warp, lane, x_rows, loader.rows);
@@ -411,12 +277,16 @@ TRINE_DEV void run_linear(const LinearParams& p) {
 #pragma unroll
   for (int s = 0; s < Tile::kStages - 1; ++s) load_next(s);
 
-  float c[WarpTile<T, Tile>::kI][WarpTile<T, Tile>::kJ][4];
-  float sum[Tile::kSplit ? 1 : WarpTile<T, Tile>::kI][Tile::kSplit ? 1 : WarpTile<T, Tile>::kJ][4];
+  Sum c[WarpTile<T, Tile>::kI][WarpTile<T, Tile>::kJ][4];
+  Sum sum[Tile::kSplit ? 1 : WarpTile<T, Tile>::kI][Tile::kSplit ? 1 : WarpTile<T, Tile>::kJ][4];
   if constexpr (!Tile::kSplit) {
-    start_from_bias(sum, p, col0 + tile.col0 + lane % 4 * 2);
+    if constexpr (std::is_same_v<Sum, float>) {
+      start_from_bias(sum, p, col0 + tile.col0 + lane % 4 * 2);
+    } else {
+      clear(sum);
+    }
   }
-  const Finisher<Tile, sizeof(T) == 2> finisher(p, row0, col0, loader.rows);
+  const Finisher<T, Tile> finisher(p, row0, col0, loader.rows);
   int slot = 0;
   for (int round = 0; round < rounds; ++round) {
     const int chunk = round * groups + group;
@@ -457,7 +327,7 @@ TRINE_GLOBAL void __launch_bounds__(Tile::kThreads* Tile::kMaxGroups, 1)
     linear_mma(const LinearParams p) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   // mma by shuffles is a lot of code: larger tiles take ptxas minutes.
-  if constexpr (!Tile::kTight) {
+  if constexpr (!Tile::kTight && (std::is_same_v<T, float> || std::is_same_v<T, bf16>)) {
     __trap();
   } else
 #endif

@@ -6,17 +6,6 @@
 
 namespace trine::cuda {
 
-// IEEE half to float, exactly: a subnormal half is its 10 bits times 2^-24.
-TRINE_DEV float half_to_float(uint16_t bits) {
-  const uint32_t sign = (bits & 0x8000u) << 16, rest = bits & 0x7fffu;
-  if (rest < 0x0400u) {
-    const float value = static_cast<float>(rest) * 5.9604644775390625e-8f;
-    return __uint_as_float(__float_as_uint(value) | sign);
-  }
-  const uint32_t exponent = rest >= 0x7c00u ? 0x7f800000u : 0x38000000u;
-  return __uint_as_float(sign | (exponent + (rest << 13)) | (rest >= 0x7c00u ? 0x7f800000u : 0u));
-}
-
 // A thread an element of w; each row ends in zeros.
 TRINE_GLOBAL void pack_linear_rows(const PackLinearArgs p, int64_t ldw) {
   const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

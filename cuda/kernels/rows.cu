@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+// First: the dialect has macros that the standard library's headers do not bear.
+#include "gpu/quantised.h"
+
 #include "kernels/rows.h"
 
 #include "kernels/rows.cuh"
@@ -70,6 +73,11 @@ cudaError_t embedding(const EmbeddingArgs& args, cudaStream_t stream) {
     op.tables[t] = rows::view_of({const_cast<void*>(args.tables[t]), args.cols, args.dtypes[t]});
   }
   op.count = args.count;
+  if (gpu::is_quantised_form(args.dtypes[0])) {
+    rows::View& table = op.tables[0];
+    table.ld = gpu::quantised_ldw(args.dtypes[0], args.cols);
+    op.scales = static_cast<const unsigned char*>(args.tables[0]) + args.table_rows * table.ld;
+  }
   return map(op, args.y, args.rows, args.cols, stream);
 }
 

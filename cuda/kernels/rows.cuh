@@ -182,7 +182,9 @@ struct EmbeddingOp {
   const int32_t* ids[trine::EmbeddingArgs::kMaxTables];
   View tables[trine::EmbeddingArgs::kMaxTables];
   int count;
+  const void* scales;  // of a table of integers, whose ld counts bytes
   TRINE_DEV void operator()(int64_t row, int col, int cols, float (&v)[kChunk]) const {
+    if (scales != nullptr) return load_integers(ids[0][row], col, cols, v);
     load(tables[0], ids[0][row], col, cols, v);
 #pragma unroll
     for (int t = 1; t < trine::EmbeddingArgs::kMaxTables; ++t) {
@@ -191,6 +193,34 @@ struct EmbeddingOp {
       load(tables[t], ids[t][row], col, cols, w);
 #pragma unroll
       for (int i = 0; i < kChunk; ++i) v[i] += w[i];
+    }
+  }
+
+  // Eight of a row as gpu/quantised.h has it.
+  TRINE_DEV void load_integers(int64_t id, int col, int cols, float (&v)[kChunk]) const {
+    const View& table = tables[0];
+    const auto* const from = static_cast<const unsigned char*>(table.data) + id * table.ld;
+    const bool nibbles = table.dtype == kInt4Groups;
+    const int at = nibbles ? col / kGroup * (kGroup / 2) + col % (kGroup / 2) : col;
+    const uint2 words = *reinterpret_cast<const uint2*>(from + at);
+    if (table.dtype == DType::kI8) {
+      const float scale = static_cast<const float*>(scales)[id];
+#pragma unroll
+      for (int i = 0; i < kChunk; ++i) {
+        const uint32_t word = i < 4 ? words.x : words.y;
+        v[i] = scale * static_cast<float>(static_cast<int8_t>(word >> (i % 4 * 8)));
+      }
+      return;
+    }
+    const int64_t groups = (cols + kGroup - 1) / kGroup;
+    const uint32_t pair = static_cast<const uint32_t*>(scales)[id * groups + col / kGroup];
+    const float scale = half_to_float(static_cast<uint16_t>(pair & 0xffffu));
+    const float minimum = half_to_float(static_cast<uint16_t>(pair >> 16));
+    const int shift = nibbles && col % kGroup >= kGroup / 2 ? 4 : 0;
+#pragma unroll
+    for (int i = 0; i < kChunk; ++i) {
+      const uint32_t q = (i < 4 ? words.x : words.y) >> (i % 4 * 8 + shift);
+      v[i] = fmaf(scale, static_cast<float>(q & (nibbles ? 15u : 255u)), minimum);
     }
   }
 };

@@ -30,13 +30,6 @@ inline View view_of(const Matrix& m) {
 
 inline int chunks_of(int64_t cols) { return static_cast<int>((cols + kChunk - 1) / kChunk); }
 
-TRINE_DEV float half_to_float(uint16_t bits) {
-  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000) << 16, rest = bits & 0x7fff;
-  if (rest >= 0x7c00) return __uint_as_float(sign | 0x7f800000 | rest << 13);
-  // The exponents' biases differ by 112; the product is exact and right for denormal numbers, too.
-  return __uint_as_float(sign | __float_as_uint(__uint_as_float(rest << 13) * 0x1p112f));
-}
-
 TRINE_DEV float load_one(const void* data, DType dtype, int64_t at) {
   if (dtype == DType::kF32) return static_cast<const float*>(data)[at];
   const uint16_t bits = static_cast<const uint16_t*>(data)[at];

@@ -34,6 +34,21 @@ TRINE_GLOBAL void multiply_tf32(MmaOperands* p, bool by_shuffles) {
   for (int i = 0; i < 4; ++i) p->c[l][i] = c[i];
 }
 
+template <bool kUnsignedB>
+TRINE_GLOBAL void multiply_bytes(ByteMmaOperands* p, bool by_quarters) {
+  const int l = static_cast<int>(threadIdx.x);
+  int32_t c[4];
+  uint32_t a[4], b[2];
+  for (int i = 0; i < 4; ++i) c[i] = p->c[l][i], a[i] = p->a[l][i];
+  for (int i = 0; i < 2; ++i) b[i] = p->b[l][i];
+  if (by_quarters) {
+    mma_m16n8k32_by_quarters<kUnsignedB>(c, a, b);
+  } else {
+    mma_m16n8k32<kUnsignedB>(c, a, b);
+  }
+  for (int i = 0; i < 4; ++i) p->c[l][i] = c[i];
+}
+
 template <int matrices, bool trans>
 TRINE_GLOBAL void load(LoadedMatrices* p) {
   // Rows lie apart and out of order, as kernels' do.
@@ -102,6 +117,14 @@ void probe_mma_bf16(MmaOperands* operands, bool by_shuffles) {
 
 void probe_mma_tf32(MmaOperands* operands, bool by_shuffles) {
   TRINE_LAUNCH(multiply_tf32, dim3(1), dim3(32), 0, nullptr, operands, by_shuffles);
+}
+
+void probe_mma_bytes(ByteMmaOperands* operands, bool unsigned_b, bool by_quarters) {
+  if (unsigned_b) {
+    TRINE_LAUNCH(multiply_bytes<true>, dim3(1), dim3(32), 0, nullptr, operands, by_quarters);
+  } else {
+    TRINE_LAUNCH(multiply_bytes<false>, dim3(1), dim3(32), 0, nullptr, operands, by_quarters);
+  }
 }
 
 void probe_ldmatrix(LoadedMatrices* loaded, int matrices, bool trans) {

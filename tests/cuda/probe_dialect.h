@@ -14,6 +14,13 @@ struct MmaOperands {
 void probe_mma_bf16(MmaOperands* operands, bool by_shuffles);
 void probe_mma_tf32(MmaOperands* operands, bool by_shuffles);
 
+// Bytes, a's signed; by_quarters: as sm_75 does it.
+struct ByteMmaOperands {
+  int32_t c[32][4];
+  uint32_t a[32][4], b[32][2];
+};
+void probe_mma_bytes(ByteMmaOperands* operands, bool unsigned_b, bool by_quarters);
+
 // ldmatrix of 1, 2 or 4 matrices: lane l gives rows[l], out of shared memory.
 struct LoadedMatrices {
   uint16_t rows[32][8];

@@ -60,6 +60,25 @@ TEST(dialect_mma) {
             [](Random& r) { return simt::float_to_tf32(r.uniform(-1, 1)); });
 }
 
+TEST(dialect_mma_of_bytes) {
+  Random random(6);
+  cuda::ByteMmaOperands p;
+  for (int l = 0; l < 32; ++l) {
+    for (int32_t& c : p.c[l]) c = static_cast<int32_t>(random.bits());
+    for (uint32_t& a : p.a[l]) a = static_cast<uint32_t>(random.bits());
+    for (uint32_t& b : p.b[l]) b = static_cast<uint32_t>(random.bits());
+  }
+  for (const bool unsigned_b : {false, true}) {
+    cuda::ByteMmaOperands want = p;
+    (unsigned_b ? simt::mma_m16n8k32_s8u8 : simt::mma_m16n8k32_s8s8)(want.a, want.b, want.c);
+    for (const bool by_quarters : {false, true}) {
+      const auto got = on_device(
+          p, [&](cuda::ByteMmaOperands* d) { cuda::probe_mma_bytes(d, unsigned_b, by_quarters); });
+      CHECK(std::memcmp(got.c, want.c, sizeof want.c) == 0);
+    }
+  }
+}
+
 TEST(dialect_ldmatrix) {
   cuda::LoadedMatrices p;
   for (int l = 0; l < 32; ++l) {

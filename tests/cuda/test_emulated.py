@@ -18,7 +18,11 @@ TESTS = [
 
 
 def kernels_of(op: str) -> list[str]:
-    """The sources of an op, but for those that use wgmma and TMA, which isn't emulated."""
+    """The sources of an op, but for those that use wgmma and TMA, which isn't emulated.
+
+    Tests of a part of it say which behind its name.
+    """
+    op = op.partition("_")[0]
     found = sorted((build.ROOT / "cuda/kernels").glob(f"{op}*.cu"))
     found += (build.ROOT / "tests/cuda").glob(f"probe_{op}.cu")
     return [str(p.relative_to(build.ROOT)) for p in found if "hopper" not in p.name]

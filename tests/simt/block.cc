@@ -25,7 +25,9 @@ class Copies {
  public:
   bool empty() const { return begin_ == end_; }
   bool full() const { return end_ - begin_ == kRoom; }
-  void push(void* shared, const void* global) { ring_[end_++ % kRoom] = {shared, global, group_}; }
+  void push(void* shared, const void* global, int words) {
+    ring_[end_++ % kRoom] = {shared, global, words, group_};
+  }
   void end_group() { ++group_; }
   const Copy* take(int pending) {
     const Copy& oldest = ring_[begin_ % kRoom];
@@ -444,10 +446,10 @@ void check_address(const void* p, size_t bytes, bool shared, const char* what, S
   }
 }
 
-void add_copy(void* shared, const void* global, Site site) {
+void add_copy(void* shared, const void* global, int words, Site site) {
   Copies& copies = running->thread().copies;
   if (copies.full()) fail("too many cp.async are under way for this emulator", site);
-  copies.push(shared, global);
+  copies.push(shared, global, words);
 }
 
 void end_copy_group() { running->thread().copies.end_group(); }

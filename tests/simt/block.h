@@ -76,9 +76,9 @@ void check_address(const void* p, size_t bytes, bool shared, const char* what, S
 struct Copy {
   void* shared;
   const void* global;  // null: zeros
-  int group;
+  int words, group;
 };
-void add_copy(void* shared, const void* global, Site site);
+void add_copy(void* shared, const void* global, int words, Site site);
 void end_copy_group();
 // The oldest copy that is due when only the latest `pending` groups may be under way, or null.
 const Copy* take_copy(int pending);

@@ -217,17 +217,25 @@ using simt::Site;
 
 // Reads are made here, in code that the sanitizers see, and at issue, where the line is that is
 // wrong if they may not be.
-inline void cp_async16_zfill(void* shared, const void* global, bool valid,
-                             Site site = Site::current()) {
-  simt::check_address(shared, 16, true, "the destination of cp.async", site);
+template <int words>
+void cp_async(void* shared, const void* global, bool valid, Site site) {
+  simt::check_address(shared, 4 * words, true, "the destination of cp.async", site);
   if (valid) {
-    simt::check_address(global, 16, false, "the source of cp.async", site);
+    simt::check_address(global, 4 * words, false, "the source of cp.async", site);
     [[maybe_unused]] volatile uint32_t read;
-    for (int i = 0; i < 4; ++i) read = static_cast<const uint32_t*>(global)[i];
+    for (int i = 0; i < words; ++i) read = static_cast<const uint32_t*>(global)[i];
   }
   // From now on until the wait the destination is neither old nor new.
-  for (int i = 0; i < 4; ++i) static_cast<uint32_t*>(shared)[i] = 0xffffffffu;
-  simt::add_copy(shared, valid ? global : nullptr, site);
+  for (int i = 0; i < words; ++i) static_cast<uint32_t*>(shared)[i] = 0xffffffffu;
+  simt::add_copy(shared, valid ? global : nullptr, words, site);
+}
+inline void cp_async16_zfill(void* shared, const void* global, bool valid,
+                             Site site = Site::current()) {
+  cp_async<4>(shared, global, valid, site);
+}
+inline void cp_async4_zfill(void* shared, const void* global, bool valid,
+                            Site site = Site::current()) {
+  cp_async<1>(shared, global, valid, site);
 }
 inline void cp_async16(void* shared, const void* global, Site site = Site::current()) {
   cp_async16_zfill(shared, global, true, site);
@@ -237,7 +245,7 @@ template <int pending>
 void cp_async_wait() {
   while (const simt::Copy* copy = simt::take_copy(pending)) {
     const uint32_t* global = static_cast<const uint32_t*>(copy->global);
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < copy->words; ++i) {
       static_cast<uint32_t*>(copy->shared)[i] = global == nullptr ? 0 : global[i];
     }
   }
@@ -279,6 +287,16 @@ inline void mma_m16n8k16_bf16(float (&c)[4], const uint32_t (&a)[4], const uint3
 inline void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                              Site site = Site::current()) {
   simt::mma_m16n8k8_tf32(c, a, b, site);
+}
+template <bool kUnsignedB>
+void mma_m16n8k32(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+                  Site site = Site::current()) {
+  simt::mma_m16n8k32(c, a, b, kUnsignedB, site);
+}
+template <bool kUnsignedB>
+void mma_m8n8k16(int32_t (&c)[2], uint32_t a, uint32_t b, Site site = Site::current()) {
+  const uint32_t left[1] = {a}, right[1] = {b};
+  simt::mma_m8n8k16(c, left, right, kUnsignedB, site);
 }
 
 inline uint32_t to_tf32(float value) { return simt::float_to_tf32(value); }

@@ -41,6 +41,28 @@ Element m16n8k8_c(int lane, int i) {
           thread_id_in_group(lane) * 2 + (i & 1)};
 }
 
+Element m16n8k32_a(int lane, int i) {
+  const bool upper = (0 <= i && i < 4) || (8 <= i && i < 12);
+  return {upper ? group_id(lane) : group_id(lane) + 8,
+          thread_id_in_group(lane) * 4 + (i & 3) + (i < 8 ? 0 : 16)};
+}
+
+Element m16n8k32_b(int lane, int i) {
+  return {thread_id_in_group(lane) * 4 + (i & 3) + (i < 4 ? 0 : 16), group_id(lane)};
+}
+
+Element m8n8k16_a(int lane, int i) {
+  return {group_id(lane), thread_id_in_group(lane) * 4 + (i & 3)};
+}
+
+Element m8n8k16_b(int lane, int i) {
+  return {thread_id_in_group(lane) * 4 + (i & 3), group_id(lane)};
+}
+
+Element m8n8k16_c(int lane, int i) {
+  return {group_id(lane), thread_id_in_group(lane) * 2 + (i & 1)};
+}
+
 // A row is held by four lanes, two elements each. With .trans the matrix is loaded in column-major
 // order: what a lane would hold of the transposed matrix.
 Element ldmatrix_element(int lane, int i, bool trans) {
@@ -81,7 +103,52 @@ void multiply(const uint32_t (&a)[32][4], const uint32_t (&b)[32][2], float (&c)
   }
 }
 
+// Likewise of bytes, A's signed.
+template <int rows, int K, bool unsigned_b, int in_a, int in_b, int in_c>
+void multiply_bytes(const uint32_t (&a)[32][in_a], const uint32_t (&b)[32][in_b],
+                    int32_t (&c)[32][in_c], Element (*layout_a)(int, int),
+                    Element (*layout_b)(int, int), Element (*layout_c)(int, int)) {
+  int left[rows][K], right[K][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < 4 * in_a; ++i) {
+      const Element e = layout_a(lane, i);
+      left[e.row][e.col] = static_cast<int8_t>(a[lane][i / 4] >> (i % 4 * 8));
+    }
+    for (int i = 0; i < 4 * in_b; ++i) {
+      const Element e = layout_b(lane, i);
+      const auto byte = static_cast<uint8_t>(b[lane][i / 4] >> (i % 4 * 8));
+      right[e.row][e.col] = unsigned_b ? int{byte} : int{static_cast<int8_t>(byte)};
+    }
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int i = 0; i < in_c; ++i) {
+      const Element e = layout_c(lane, i);
+      auto sum = static_cast<uint32_t>(c[lane][i]);
+      for (int k = 0; k < K; ++k) sum += static_cast<uint32_t>(left[e.row][k] * right[k][e.col]);
+      c[lane][i] = static_cast<int32_t>(sum);
+    }
+  }
+}
+
 }  // namespace
+
+void mma_m16n8k32_s8s8(const uint32_t (&a)[32][4], const uint32_t (&b)[32][2],
+                       int32_t (&c)[32][4]) {
+  multiply_bytes<16, 32, false>(a, b, c, m16n8k32_a, m16n8k32_b, m16n8k16_c);
+}
+
+void mma_m16n8k32_s8u8(const uint32_t (&a)[32][4], const uint32_t (&b)[32][2],
+                       int32_t (&c)[32][4]) {
+  multiply_bytes<16, 32, true>(a, b, c, m16n8k32_a, m16n8k32_b, m16n8k16_c);
+}
+
+void mma_m8n8k16_s8s8(const uint32_t (&a)[32][1], const uint32_t (&b)[32][1], int32_t (&c)[32][2]) {
+  multiply_bytes<8, 16, false>(a, b, c, m8n8k16_a, m8n8k16_b, m8n8k16_c);
+}
+
+void mma_m8n8k16_s8u8(const uint32_t (&a)[32][1], const uint32_t (&b)[32][1], int32_t (&c)[32][2]) {
+  multiply_bytes<8, 16, true>(a, b, c, m8n8k16_a, m8n8k16_b, m8n8k16_c);
+}
 
 void mma_m16n8k16_bf16(const uint32_t (&a)[32][4], const uint32_t (&b)[32][2], float (&c)[32][4]) {
   multiply<16>(a, b, c, m16n8k16_a, m16n8k16_b, m16n8k16_c, 2, [](uint32_t pair, int i) {

@@ -99,6 +99,31 @@ TEST(m16n8k8_figures) {
   CHECK_EQ(b[7][0], "T3:b1");
 }
 
+TEST(fragments_of_bytes_figures) {
+  const auto a = draw<16, 32>(m16n8k32_a, 16, 'a');
+  const auto b = draw<32, 8>(m16n8k32_b, 8, 'b');
+  const auto quarter_a = draw<8, 16>(m8n8k16_a, 4, 'a');
+  const auto quarter_b = draw<16, 8>(m8n8k16_b, 4, 'b');
+  const auto quarter_c = draw<8, 8>(m8n8k16_c, 2, 'c');
+  for (int group = 0; group < 8; ++group) {
+    const int lane = 4 * group;
+    const size_t upper = size_t(group), lower = size_t(group) + 8;
+    CHECK_EQ(a[upper], side_by_side(four_lanes(lane, 4, 0, 'a'), four_lanes(lane, 4, 8, 'a')));
+    CHECK_EQ(a[lower], side_by_side(four_lanes(lane, 4, 4, 'a'), four_lanes(lane, 4, 12, 'a')));
+    CHECK_EQ(column(b, upper),
+             side_by_side(four_lanes(lane, 4, 0, 'b'), four_lanes(lane, 4, 4, 'b')));
+    CHECK_EQ(quarter_a[upper], four_lanes(lane, 4, 0, 'a'));
+    CHECK_EQ(column(quarter_b, upper), four_lanes(lane, 4, 0, 'b'));
+    CHECK_EQ(quarter_c[upper], four_lanes(lane, 2, 0, 'c'));
+  }
+  // Corners, as printed.
+  CHECK_EQ(a[0][31], "T3:a11");
+  CHECK_EQ(a[15][0], "T28:a4");
+  CHECK_EQ(a[15][31], "T31:a15");
+  CHECK_EQ(b[31][7], "T31:b7");
+  CHECK_EQ(quarter_b[15][7], "T31:b3");
+}
+
 // Threads 0-7 give the rows of the first matrix, 8-15 of the second, and so on; lane 4 r + t gets
 // elements 2 t and 2 t + 1 of row r, with .trans of column r.
 TEST(ldmatrix_figures) {
@@ -168,6 +193,38 @@ TEST(mma_is_the_matrix_product) {
   check_product<8>(
       m16n8k8_a, m16n8k8_b, m16n8k8_c, 1, [](float v, int) { return float_to_tf32(v) | 0x1fffu; },
       mma_m16n8k8_tf32);
+}
+
+TEST(mma_of_bytes_is_the_matrix_product) {
+  for (const bool unsigned_b : {false, true}) {
+    int left[16][32], right[32][8];
+    uint32_t a[32][4] = {}, b[32][2] = {};
+    int32_t c[32][4];
+    for (int k = 0; k < 32; ++k) {
+      for (int m = 0; m < 16; ++m) left[m][k] = (m * 71 + k * 37) % 256 - 128;
+      for (int n = 0; n < 8; ++n) right[k][n] = (n * 59 + k * 83) % 256 - (unsigned_b ? 0 : 128);
+    }
+    for (int l = 0; l < 32; ++l) {
+      for (int i = 0; i < 16; ++i) {
+        const Element e = m16n8k32_a(l, i);
+        a[l][i / 4] |= uint32_t{static_cast<uint8_t>(left[e.row][e.col])} << (i % 4 * 8);
+      }
+      for (int i = 0; i < 8; ++i) {
+        const Element e = m16n8k32_b(l, i);
+        b[l][i / 4] |= uint32_t{static_cast<uint8_t>(right[e.row][e.col])} << (i % 4 * 8);
+      }
+      for (int i = 0; i < 4; ++i) c[l][i] = l + i;
+    }
+    (unsigned_b ? mma_m16n8k32_s8u8 : mma_m16n8k32_s8s8)(a, b, c);
+    for (int l = 0; l < 32; ++l) {
+      for (int i = 0; i < 4; ++i) {
+        const Element e = m16n8k16_c(l, i);
+        int expected = l + i;
+        for (int k = 0; k < 32; ++k) expected += left[e.row][k] * right[k][e.col];
+        CHECK_EQ(c[l][i], expected);
+      }
+    }
+  }
 }
 
 TEST(conversions_round_as_documented) {

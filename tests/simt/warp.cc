@@ -58,30 +58,34 @@ void combine_ldmatrix(Lanes lanes, uint32_t, Site site) {
   for (int l = 0; l < 32; ++l) std::memcpy(lanes[l]->out, registers[l], 16);
 }
 
-using WarpMma = void (*)(const uint32_t (&)[32][4], const uint32_t (&)[32][2], float (&)[32][4]);
+template <class T, int in_c, int in_a, int in_b>
+using WarpMma = void (*)(const uint32_t (&)[32][in_a], const uint32_t (&)[32][in_b],
+                         T (&)[32][in_c]);
 
-template <WarpMma multiply>
+// c, a and b of a lane lie one behind the other.
+template <class T, int in_c, int in_a, int in_b, WarpMma<T, in_c, in_a, in_b> multiply>
 void combine_mma(Lanes lanes, uint32_t, Site site) {
   need_all_lanes(lanes, site);
-  float c[32][4];
-  uint32_t a[32][4], b[32][2];
+  T c[32][in_c];
+  uint32_t a[32][in_a], b[32][in_b];
   for (int l = 0; l < 32; ++l) {
-    std::memcpy(c[l], lanes[l]->in, 16);
-    std::memcpy(a[l], lanes[l]->in + 16, 16);
-    std::memcpy(b[l], lanes[l]->in + 32, 8);
+    std::memcpy(c[l], lanes[l]->in, sizeof c[l]);
+    std::memcpy(a[l], lanes[l]->in + sizeof c[l], sizeof a[l]);
+    std::memcpy(b[l], lanes[l]->in + sizeof c[l] + sizeof a[l], sizeof b[l]);
   }
   multiply(a, b, c);
-  for (int l = 0; l < 32; ++l) std::memcpy(lanes[l]->out, c[l], 16);
+  for (int l = 0; l < 32; ++l) std::memcpy(lanes[l]->out, c[l], sizeof c[l]);
 }
 
-void mma(const char* name, float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
+template <class T, int in_c, int in_a, int in_b>
+void mma(const char* name, T (&c)[in_c], const uint32_t (&a)[in_a], const uint32_t (&b)[in_b],
          Combine combine, Site site) {
   Slot& own = slot();
-  std::memcpy(own.in, c, 16);
-  std::memcpy(own.in + 16, a, 16);
-  std::memcpy(own.in + 32, b, 8);
+  std::memcpy(own.in, c, sizeof c);
+  std::memcpy(own.in + sizeof c, a, sizeof a);
+  std::memcpy(own.in + sizeof c + sizeof a, b, sizeof b);
   collective(name, kAllLanes, combine, site);
-  std::memcpy(c, own.out, 16);
+  std::memcpy(c, own.out, sizeof c);
 }
 
 }  // namespace
@@ -112,11 +116,27 @@ void ldmatrix(const uint32_t (&row)[4], int matrices, bool trans, uint32_t* regi
 }
 
 void mma_m16n8k16_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
-  mma("mma_m16n8k16_bf16", c, a, b, combine_mma<mma_m16n8k16_bf16>, site);
+  mma("mma_m16n8k16_bf16", c, a, b, combine_mma<float, 4, 4, 2, mma_m16n8k16_bf16>, site);
 }
 
 void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site) {
-  mma("mma_m16n8k8_tf32", c, a, b, combine_mma<mma_m16n8k8_tf32>, site);
+  mma("mma_m16n8k8_tf32", c, a, b, combine_mma<float, 4, 4, 2, mma_m16n8k8_tf32>, site);
+}
+
+void mma_m16n8k32(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bool unsigned_b,
+                  Site site) {
+  mma("mma_m16n8k32", c, a, b,
+      unsigned_b ? combine_mma<int32_t, 4, 4, 2, mma_m16n8k32_s8u8>
+                 : combine_mma<int32_t, 4, 4, 2, mma_m16n8k32_s8s8>,
+      site);
+}
+
+void mma_m8n8k16(int32_t (&c)[2], const uint32_t (&a)[1], const uint32_t (&b)[1], bool unsigned_b,
+                 Site site) {
+  mma("mma_m8n8k16", c, a, b,
+      unsigned_b ? combine_mma<int32_t, 2, 1, 1, mma_m8n8k16_s8u8>
+                 : combine_mma<int32_t, 2, 1, 1, mma_m8n8k16_s8s8>,
+      site);
 }
 
 }  // namespace trine::simt

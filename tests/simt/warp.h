@@ -17,5 +17,10 @@ void ldmatrix(const uint32_t (&row)[4], int matrices, bool trans, uint32_t* regi
 // c += a b, all of a warp.
 void mma_m16n8k16_bf16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site);
 void mma_m16n8k8_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site);
+// Of bytes, a's signed.
+void mma_m16n8k32(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], bool unsigned_b,
+                  Site site);
+void mma_m8n8k16(int32_t (&c)[2], const uint32_t (&a)[1], const uint32_t (&b)[1], bool unsigned_b,
+                 Site site);
 
 }  // namespace trine::simt
