@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "weights.h"
 
-#include "gpu/quantised.h"
+#include "gpu/values.h"
 #include "kernels/linear.h"
 #include "memory.h"
 #include "runtime.h"

@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "exec/host.h"
-#include "gpu/quantised.h"
+#include "gpu/values.h"
 #include "weights/convert.h"
 
 namespace trine::metal {

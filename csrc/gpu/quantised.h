@@ -27,12 +27,10 @@
 //     in float, or what differs from it by rounding of floats alone.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "base/dtype.h"
 #include "exec/args.h"
-#include "graph/graph.h"
 
 namespace trine::gpu {
 
@@ -52,12 +50,5 @@ constexpr int64_t quantised_bytes(DType form, int64_t n, int64_t k) noexcept {
   const int64_t scales = form == DType::kI8 ? 4 : (k + kGroup - 1) / kGroup * 4;
   return n * (quantised_ldw(form, k) + scales);
 }
-
-// The form of a weight that is multiplied in kI8 or kI4 (host::multiplied_dtype).
-DType quantised_form(const Graph&, NodeId weight, DType multiplied);
-
-// Writes all quantised_bytes of it, on several threads. ModelError where groups cannot hold an
-// element.
-void pack_quantised(const Graph&, NodeId weight, DType form, std::byte* to);
 
 }  // namespace trine::gpu

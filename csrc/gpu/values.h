@@ -32,6 +32,13 @@ Packed pack(Weights& weights, const Graph& graph, NodeId weight, const Form& wan
                                 : weights.linear(graph, weight, wanted.dtype);
 }
 
+// The form of a weight that is multiplied in kI8 or kI4 (host::multiplied_dtype).
+DType quantised_form(const Graph&, NodeId weight, DType multiplied);
+
+// Writes all quantised_bytes of it (quantised.h), on several threads. ModelError where groups
+// cannot hold an element.
+void pack_quantised(const Graph&, NodeId weight, DType form, std::byte* to);
+
 // What gpu/lower.h has a step for; attention's heads have at most `max_head_dim` columns.
 bool supports(const Node& node, int64_t max_head_dim) noexcept;
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "exec/host.h"
+#include "gpu/values.h"
 #include "weights/groups.h"
 
 namespace trine::gpu {
