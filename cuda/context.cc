@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "kernels/linear.h"
 #include "memory.h"
 
 namespace trine::cuda {
@@ -21,8 +22,8 @@ constexpr size_t kMostPinnedOutput = size_t{64} << 20;
 
 }  // namespace
 
-Context::Context(int device, const Attentions& attentions)
-    : device_(device), attentions_(attentions) {
+Context::Context(int device, const Workspaces& workspaces)
+    : device_(device), workspaces_(workspaces) {
   use(device_);
   check("creating a stream", cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
   run_.stream = stream_;
@@ -51,7 +52,11 @@ void Context::reserve(const RunSize& size) {
 // Grown when a batch needs more than any before, outside of the steps.
 void Context::grow_workspace(const RunContext& c) {
   int64_t need = 0, counters = 0;
-  for (AttentionArgs a : attentions_) {
+  for (const Workspaces::Linear& linear : workspaces_.linears) {
+    const int64_t rows = std::max<int64_t>(c.tokens, c.batch.sequences);
+    need = std::max(need, linear_workspace(linear.w_dtype, rows, linear.k));
+  }
+  for (AttentionArgs a : workspaces_.attentions) {
     a.batch = ragged(c);
     if (a.causal && c.caches != nullptr) {
       a.cache.data = &a;  // not read: only whether there are caches counts

@@ -17,13 +17,21 @@
 
 namespace trine::cuda {
 
-// The sizes of the attentions lowered so far, each once: what their workspace depends on besides
-// the batch.
-using Attentions = std::vector<AttentionArgs>;
+// The steps lowered so far that need a workspace, each size once: what it depends on besides the
+// batch.
+struct Workspaces {
+  struct Linear {
+    DType w_dtype;
+    int64_t k;
+    bool operator==(const Linear&) const = default;
+  };
+  std::vector<AttentionArgs> attentions;
+  std::vector<Linear> linears;
+};
 
 class Context : public DeviceContext {
  public:
-  Context(int device, const Attentions& attentions);
+  Context(int device, const Workspaces& workspaces);
   ~Context() override;
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
@@ -62,7 +70,7 @@ class Context : public DeviceContext {
   void grow_workspace(const RunContext& c);
 
   int device_;
-  const Attentions& attentions_;
+  const Workspaces& workspaces_;
   cudaStream_t stream_ = nullptr;
   Run run_;
   std::shared_ptr<std::byte> staging_, inputs_;  // pinned, and its copy on the device

@@ -65,6 +65,7 @@ class CudaBackend : public Backend {
              const Operand& out) override {
     Fixed fixed;
     fixed.pool = &pool_in_use_;
+    if (node.op == Op::linear) remember_linear(in[1].dtype, graph[node.inputs[0]].shape.cols());
     if (node.op == Op::attention) {
       check_fits(graph, node);
       remember_sizes(attention_sizes(node));
@@ -74,7 +75,7 @@ class CudaBackend : public Backend {
   }
 
   std::unique_ptr<DeviceContext> context() override {
-    return std::make_unique<Context>(device_, attentions_);
+    return std::make_unique<Context>(device_, workspaces_);
   }
 
   std::unique_ptr<KvMemory> kv_memory(std::shared_ptr<const KvLayout> layout,
@@ -100,12 +101,21 @@ class CudaBackend : public Backend {
                           " bytes that ", info_.isa, " has for a block; use device=\"cpu\""));
   }
 
+  void remember_linear(DType w_dtype, int64_t k) {
+    const Workspaces::Linear linear{w_dtype, k};
+    std::vector<Workspaces::Linear>& all = workspaces_.linears;
+    if (linear_workspace(w_dtype, 1, k) > 0 &&
+        std::find(all.begin(), all.end(), linear) == all.end())
+      all.push_back(linear);
+  }
+
   void remember_sizes(const AttentionArgs& a) {
+    std::vector<AttentionArgs>& attentions = workspaces_.attentions;
     const auto same = [&](const AttentionArgs& b) {
       return a.heads == b.heads && a.kv_heads == b.kv_heads && a.head_dim == b.head_dim &&
              a.causal == b.causal && a.queries == b.queries;
     };
-    if (std::none_of(attentions_.begin(), attentions_.end(), same)) attentions_.push_back(a);
+    if (std::none_of(attentions.begin(), attentions.end(), same)) attentions.push_back(a);
   }
 
   void place_distances(const Node& node, Fixed& fixed) {
@@ -125,7 +135,7 @@ class CudaBackend : public Backend {
   BackendInfo info_;
   int shared_bytes_ = 0;
   Weights weights_;
-  Attentions attentions_;
+  Workspaces workspaces_;
   std::mutex pool_mutex_;
   std::shared_ptr<KvPool> pool_;
   const KvPool* pool_in_use_ = nullptr;
@@ -134,7 +144,7 @@ class CudaBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(int device, DType dtype) {
-  constexpr DType kHas[] = {DType::kF32, DType::kBF16};
+  constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kI8, DType::kI4};
   host::require_dtype("cuda", dtype, kHas);
   return std::make_unique<CudaBackend>(device, dtype);
 }

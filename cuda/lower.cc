@@ -44,7 +44,6 @@ struct Gpu {
   static cudaError_t op(const Args& args, const RunContext& c) noexcept { \
     return cuda::op(args, run_of(c).stream);                              \
   }
-  TRINE_OP(linear, LinearArgs)
   TRINE_OP(layer_norm, LayerNormArgs)
   TRINE_OP(rms_norm, RmsNormArgs)
   TRINE_OP(l2_normalize, L2NormalizeArgs)
@@ -61,6 +60,11 @@ struct Gpu {
   TRINE_OP(spread, SpreadArgs)
   TRINE_OP(windows, WindowsArgs)
 #undef TRINE_OP
+
+  static cudaError_t linear(LinearArgs& a, const RunContext& c) noexcept {
+    a.workspace = run_of(c).workspace;
+    return cuda::linear(a, run_of(c).stream);
+  }
 
   static cudaError_t attention(AttentionArgs& a, const Fixed& fixed, int32_t cache,
                                const RunContext& c) noexcept {

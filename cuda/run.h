@@ -14,7 +14,7 @@ namespace trine::cuda {
 struct Run {
   cudaStream_t stream = nullptr;
   gpu::StagedCaches caches;
-  // The attention's, of one step at a time.
+  // Of one step at a time.
   void* workspace = nullptr;
   int32_t* counters = nullptr;
   // The first launch that failed, and where.

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// First: the dialect has macros that the standard library's headers do not bear.
-#include "gpu/quantised.h"
-
 #include "kernels/rows.h"
 
+#include "gpu/quantised.h"
 #include "kernels/rows.cuh"
 
 namespace trine::cuda {

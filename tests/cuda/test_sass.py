@@ -27,7 +27,10 @@ LIBRARY = os.environ.get("TRINE_CUDA_LIBRARY")
 # Kernels whose inner loops are matrix products, by what their names contain, with the instructions
 # that do them and that fetch their operands.
 PRODUCTS = {
-    "linear_mma": ("HMMA", "LDGSTS"),
+    "linear_mmaI13__nv_bfloat16": ("HMMA", "LDGSTS"),
+    "linear_mmaIf": ("HMMA", "LDGSTS"),
+    "linear_mmaIa": ("IMMA", "LDGSTS"),  # int8
+    "linear_mmaINS0_6Groups": ("IMMA", "LDGSTS"),
     "linear_hopper": ("HGMMA", "UTMALDG"),
     "attention_rows": ("HMMA", "LDGSTS"),
     "disentangled_rows": ("HMMA", "LDGSTS"),
