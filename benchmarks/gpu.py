@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time whole models on a GPU beside PyTorch, interleaved in one process.
 
-    python benchmarks/gpu.py [--models mpnet,deberta,llama,generate] [--dtypes bfloat16,float32]
-        [--cases 1x32,...] [--rounds 20] [--compile] [--json OUT]
+    python benchmarks/gpu.py [--models mpnet,deberta,llama,generate]
+        [--dtypes bfloat16,float32,int8,int4] [--cases 1x32,...] [--rounds 20] [--compile]
+        [--json OUT]
 
 Models have published shapes (MPNet-base, DeBERTa-v3-base, Llama-3.2-1B) and random weights, which
 both engines read from one folder. A call goes from ids in host memory to one mean vector a text in
@@ -12,7 +13,8 @@ A line for each case and engine: the median with its quartiles, FLOP/s and bytes
 second as trine's plan counts them, and the share of the limit: what the steps would take at the
 peak, or reading their weights at the bandwidth, whichever is more for each. The limits are those of
 data sheets (`--peak`, `--bandwidth` for others than the GPUs that are known here). float32 is held
-to a third of TF32's peak: three products of TF32 make one of float32.
+to a third of TF32's peak: three products of TF32 make one of float32. int8 and int4, which multiply
+bytes, are held to twice bfloat16's, and stand beside PyTorch in bfloat16, which has neither.
 
 `--device cpu --layers 1 --cases 1x32` runs all of it on the processor, with the limits measured.
 """
@@ -139,10 +141,10 @@ class Trine:
 
     def __init__(self, folder: Path, options: argparse.Namespace, dtype: str) -> None:
         self.model: Any = trine.load(folder, device=options.device, dtype=dtype, cache=False)
-        self.machine = bench._Machine(self.model)  # noqa: SLF001
-        peak, bandwidth = limits(options, dtype)
-        if peak:
-            self.machine.peaks = dict.fromkeys(("float32", "bfloat16"), peak)
+        self.machine = bench._Machine(self.model, None)  # noqa: SLF001
+        peaks, bandwidth = limits(options, dtype)
+        if peaks:
+            self.machine.peaks = peaks
             self.machine.bandwidth = bandwidth
         else:
             self.machine.probe()
@@ -170,17 +172,20 @@ def offsets(ids: np.ndarray) -> np.ndarray:
     return np.arange(len(ids) + 1, dtype=np.int32) * ids.shape[1]
 
 
-def limits(options: argparse.Namespace, dtype: str) -> tuple[float, float]:
-    """GFLOP/s and GB/s; zeros where they are to be measured."""
+def limits(options: argparse.Namespace, dtype: str) -> tuple[dict[str, float], float]:
+    """GFLOP/s of steps of each dtype and GB/s; nothing where they are to be measured."""
     if options.device == "cpu":
-        return 0.0, 0.0
+        return {}, 0.0
     name = torch.cuda.get_device_name()
     known = next((values for part, values in GPUS.items() if part in name), None)
     if known is None and not (options.peak and options.bandwidth):
         raise SystemExit(f"{name}: give --peak (TFLOP/s in bfloat16) and --bandwidth (GB/s)")
     bf16, tf32, bandwidth = known or (options.peak, options.peak / 2, options.bandwidth)
-    peak = (options.peak or bf16) if dtype == "bfloat16" else tf32 / 3
-    return 1e3 * peak, options.bandwidth or bandwidth
+    bf16 = 1e3 * (options.peak or bf16)
+    # Between bfloat16 steps a model has float32 ones that hold it up as little as those would.
+    float32 = bf16 if dtype == "bfloat16" else 1e3 * tf32 / 3
+    peaks = {"float32": float32, "bfloat16": bf16, "int8": 2 * bf16, "int4": 2 * bf16}
+    return peaks, options.bandwidth or bandwidth
 
 
 def show(
@@ -235,12 +240,13 @@ def compare(
 def run_model(kind: str, options: argparse.Namespace, results: dict[str, Any]) -> None:
     """All cases of a model."""
     rng = np.random.default_rng(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
         write_model(kind, options.layers, folder)
         for dtype in options.dtypes.split(","):
             causal = kind == "generate"
-            theirs = PyTorch(folder, "LlamaForCausalLM" if causal else KINDS[kind], options, dtype)
+            name = "LlamaForCausalLM" if causal else KINDS[kind]
+            theirs = PyTorch(folder, name, options, "float32" if dtype == "float32" else "bfloat16")
             ours = Trine(folder, options, dtype)
             vocabulary = ours.model.config["vocab_size"]
             for case in (options.prompts if causal else options.cases).split(","):
@@ -274,7 +280,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to try the program")
     parser.add_argument("--models", default="mpnet,deberta,llama,generate")
-    parser.add_argument("--dtypes", default="bfloat16,float32")
+    parser.add_argument("--dtypes", default="bfloat16,float32,int8,int4")
     parser.add_argument("--cases", default=CASES, help="batch x tokens")
     parser.add_argument("--prompts", default=PROMPTS, help="batch x tokens + new tokens")
     parser.add_argument("--rounds", type=int, default=20)

@@ -2,7 +2,8 @@
 // linear_bench [--all] [--quick] [csv file]: times of linear for the matrices of the three
 // families, by CUDA graphs of many launches between events, the median of several. Weights rotate
 // through more than L2 holds. Prints what linear chooses, or with --all every tile.
-// Shares are of what an H100 was measured at: 798 TFLOP/s in a
+// Integers have bits of floats as their numbers and scales: only times mean something. Theirs
+// include the launch that rounds x. Shares are of what an H100 was measured at: 798 TFLOP/s in a
 // large bf16 product of cuBLAS, a third of half of that for 3xTF32, 3.0 TB/s in a copy.
 #include <cuda_bf16.h>
 
@@ -71,8 +72,10 @@ double time_of(LinearTile tile, const LinearArgs& first, int copies, bool quick)
   CHECK(cudaEventCreate(&end));
   const auto once = [&](int i) {
     LinearArgs args = first;
-    args.w = static_cast<const char*>(first.w) +
-             static_cast<size_t>(i % copies * first.n * first.ldw) * size_of(first.w_dtype);
+    const int64_t bytes = gpu::is_quantised_form(first.w_dtype)
+                              ? gpu::quantised_bytes(first.w_dtype, first.n, first.k)
+                              : first.n * first.ldw * static_cast<int64_t>(size_of(first.w_dtype));
+    args.w = static_cast<const char*>(first.w) + i % copies * bytes;
     CHECK(linear(tile, args, stream));
   };
   float ms = 0;
@@ -109,20 +112,26 @@ double time_of(LinearTile tile, const LinearArgs& first, int copies, bool quick)
 }
 
 void bench(int64_t k, int64_t n, Activation activation, DType dtype, const Options& options) {
-  const size_t size = size_of(dtype);
+  // Weights in integers stand beside float, as in models.
+  const bool integers = gpu::is_quantised_form(dtype);
+  const DType values = integers ? DType::kF32 : dtype;
+  const size_t size = size_of(values);
   const int64_t largest = kRows[std::size(kRows) - 1];
-  const int64_t bytes_w = n * k * int64_t(size);
+  const int64_t bytes_w = integers ? gpu::quantised_bytes(dtype, n, k) : n * k * int64_t(size);
   const int copies = static_cast<int>(std::clamp<int64_t>((int64_t{200} << 20) / bytes_w, 1, 200));
-  void* x = random_matrix(largest * k, dtype, 1, 1.0f);
-  void* w = random_matrix(n * k * copies, dtype, 2, 0.03f);
-  void* y = random_matrix(largest * n, dtype, 3, 1.0f);
+  void* x = random_matrix(largest * k, values, 1, 1.0f);
+  void* w = random_matrix(bytes_w * copies / int64_t(size) + 1, values, 2, 0.03f);
+  void* y = random_matrix(largest * n, values, 3, 1.0f);
+  void* workspace = nullptr;
+  CHECK(cudaMalloc(&workspace, static_cast<size_t>(linear_workspace(dtype, largest, k)) + 1));
   float* bias = static_cast<float*>(random_matrix(n, DType::kF32, 4, 1.0f));
   for (const int64_t m : kRows) {
     if (options.quick && n > 100000 && m > 512) continue;
-    if (dtype == DType::kF32 && double(m) * double(n) * double(k) > 1e12) continue;
+    if (dtype != DType::kBF16 && double(m) * double(n) * double(k) > 1e12) continue;
     LinearArgs args;
-    args.x = {x, k, dtype}, args.y = {y, n, dtype};
-    args.w = w, args.ldw = k, args.w_dtype = dtype;
+    args.x = {x, k, values}, args.y = {y, n, values};
+    args.w = w, args.ldw = integers ? gpu::quantised_ldw(dtype, k) : k, args.w_dtype = dtype;
+    args.workspace = workspace;
     args.bias = bias, args.m = m, args.n = n, args.k = k;
     args.activation = activation;
     const LinearTile chosen = linear_tile(args);
@@ -148,13 +157,15 @@ void bench(int64_t k, int64_t n, Activation activation, DType dtype, const Optio
     }
     const double tflops = 2.0 * double(m) * double(n) * double(k) / own * 1e-6;
     const double gbs = (double(bytes_w) + double(m * (n + k)) * double(size)) / own * 1e-3;
-    const double limit = dtype == DType::kBF16 ? kTflopsBf16 : kTflopsFloat;
+    const double limit = integers                ? 2 * kTflopsBf16
+                         : dtype == DType::kBF16 ? kTflopsBf16
+                                                 : kTflopsFloat;
     std::printf("%-4s %6lld x %5lld x %6lld %9.2f us %6.1f TFLOP/s %5.0f GB/s %3.0f%% |%s\n",
                 name_of(dtype).data(), static_cast<long long>(m), static_cast<long long>(k),
                 static_cast<long long>(n), own, tflops, gbs,
                 100.0 * std::max(tflops / limit, gbs / kGbs), line.c_str());
   }
-  for (void* data : {x, w, y, static_cast<void*>(bias)}) CHECK(cudaFree(data));
+  for (void* data : {x, w, y, workspace, static_cast<void*>(bias)}) CHECK(cudaFree(data));
 }
 
 }  // namespace
@@ -172,7 +183,7 @@ int main(int argc, char** argv) {
       options.csv = std::fopen(argv[i], "w");
     }
   }
-  for (const DType dtype : {DType::kBF16, DType::kF32}) {
+  for (const DType dtype : {DType::kBF16, DType::kF32, DType::kI8, kInt4Groups, kQ8Groups}) {
     for (const auto& [k, n] : cuda::kShapes) {
       cuda::bench(k, n, Activation::kNone, dtype, options);
     }
