@@ -119,7 +119,7 @@ class MetalBackend : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_backend(int device, DType dtype) {
-  constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kF16};
+  constexpr DType kHas[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8, DType::kI4};
   host::require_dtype("metal", dtype, kHas);
   return std::make_unique<MetalBackend>(device, dtype);
 }

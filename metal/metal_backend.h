@@ -7,7 +7,7 @@
 
 namespace trine::metal {
 
-// DeviceError when the GPU cannot be used. dtype: kF32, kF16 or kBF16.
+// DeviceError when the GPU cannot be used. dtype: one of kModelDTypes.
 std::unique_ptr<Backend> make_backend(int device, DType dtype);
 
 }  // namespace trine::metal

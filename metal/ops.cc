@@ -2,6 +2,7 @@
 #include "ops.h"
 
 #include "exec/rotary.h"
+#include "gpu/quantised.h"
 #include "kv_pool.h"
 
 namespace trine::metal {
@@ -17,6 +18,10 @@ Matrix matrix_of(const ops::Rows& r) {
   return metal::matrix(r.at.offset / static_cast<int64_t>(size_of(r.dtype)), r.ld, r.dtype);
 }
 int64_t first_float(const Place& p) { return p.offset / static_cast<int64_t>(sizeof(float)); }
+// Quantised rows count bytes.
+int64_t first_weight(const Place& p, DType dtype) {
+  return gpu::is_quantised_form(dtype) ? p.offset : p.offset / static_cast<int64_t>(size_of(dtype));
+}
 int64_t first_int(const Place& p) { return p.offset / static_cast<int64_t>(sizeof(int32_t)); }
 int32_t narrow(int64_t n) { return static_cast<int32_t>(n); }
 
@@ -121,7 +126,7 @@ Gpu::Dispatched Gpu::linear(const ops::LinearArgs& a, const RunContext& c) noexc
   metal::LinearArgs args{matrix_of(a.x),
                          matrix_of(a.residual),
                          matrix_of(a.y),
-                         a.w.offset / static_cast<int64_t>(size_of(a.w_dtype)),
+                         first_weight(a.w, a.w_dtype),
                          first_float(a.bias),
                          narrow(a.ldw),
                          narrow(a.m),
@@ -156,8 +161,11 @@ Gpu::Dispatched Gpu::embedding(const ops::EmbeddingArgs& a, const RunContext& c)
   args.count = a.count;
   args.rows = narrow(a.rows);
   args.cols = narrow(a.cols);
+  args.table_rows = narrow(a.table_rows);
   for (int i = 0; i < a.count; ++i) {
-    args.tables[i] = matrix_of({a.tables[i], a.cols, a.dtypes[i]});
+    const DType dtype = a.dtypes[i];
+    const int64_t ld = gpu::is_quantised_form(dtype) ? gpu::quantised_ldw(dtype, a.cols) : a.cols;
+    args.tables[i] = metal::matrix(first_weight(a.tables[i], dtype), ld, dtype);
     args.ids_first[i] = first_int(a.ids[i]);
   }
   run_of(c).dispatch(embedding_launch(args),
@@ -327,7 +335,8 @@ void prepare(Device& device, const Node& node, std::span<const Operand> in) {
       return prepare_attention(device, node, in[0].dtype,
                                in.size() > 4 && (in[4] || (in.size() > 5 && in[5])));
     case Op::linear: {
-      const Kernel first = Kernel::linear_f32_8x16 + static_cast<int32_t>(in[1].dtype) * 3;
+      const auto weights = static_cast<int32_t>(linear_weights(in[1].dtype));
+      const Kernel first = Kernel::linear_f32_8x16 + weights * 3;
       for (int32_t tile = 0; tile < 3; ++tile) device.prepare(first + tile, tile == 0 ? 256 : 128);
       return;
     }

@@ -33,10 +33,14 @@ using namespace metal;
 namespace trine {
 namespace metal {
 
-// base/dtype.h has the same numbers.
+// base/dtype.h has the same numbers, and exec/args.h those of groups.
 TRINE_CONST int32_t kF32 = 0;
 TRINE_CONST int32_t kF16 = 1;
 TRINE_CONST int32_t kBF16 = 2;
+// Of tables alone, whose rows are as kernels/quantised.h says.
+TRINE_CONST int32_t kI8 = 6;
+TRINE_CONST int32_t kInt4Groups = 5;
+TRINE_CONST int32_t kQ8Groups = 10;
 
 // Rows of a matrix in a buffer. Counts are of elements.
 struct Matrix {

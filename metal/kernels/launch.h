@@ -21,6 +21,8 @@
 namespace trine::metal {
 
 static_assert(int(DType::kF32) == kF32 && int(DType::kF16) == kF16 && int(DType::kBF16) == kBF16);
+static_assert(int(DType::kI8) == kI8 && int(trine::kInt4Groups) == kInt4Groups &&
+              int(trine::kQ8Groups) == kQ8Groups);
 static_assert(int(Activation::kGelu) == kGelu && int(Activation::kQuickGelu) == kQuickGelu);
 static_assert(int(Queries::kFirst) == kFirstQuery && int(Queries::kLast) == kLastQuery);
 static_assert(int(PoolMode::kCls) == kPoolCls && int(PoolMode::kLastToken) == kPoolLastToken);
@@ -152,13 +154,18 @@ constexpr int64_t linear_ldw(int64_t k) { return ceil_div(k, 8) * 8; }
 
 // How weights lie, in the order of the kernels; linear.h says what they are.
 enum class LinearWeights : int32_t { kF32, kF16, kBF16, kI8, kQ4, kQ8 };
-static_assert(int(LinearWeights::kBF16) == kBF16);
-
-// Of those that aren't dense numbers.
-constexpr int64_t linear_row_bytes(LinearWeights weights, int64_t k) {
-  return weights == LinearWeights::kI8
-             ? ceil_div(k, 4) * 4 + 4
-             : ceil_div(k, 32) * (weights == LinearWeights::kQ4 ? 20 : 36);
+constexpr LinearWeights linear_weights(DType dtype) {
+  switch (dtype) {
+    case DType::kI8:
+      return LinearWeights::kI8;
+    case trine::kInt4Groups:
+      return LinearWeights::kQ4;
+    case trine::kQ8Groups:
+      return LinearWeights::kQ8;
+    default:
+      static_assert(int(LinearWeights::kBF16) == kBF16);
+      return static_cast<LinearWeights>(dtype);
+  }
 }
 
 // Of k alone: sets chunk and chunks.
@@ -191,7 +198,7 @@ constexpr Launch linear_launch(const LinearArgs& args, LinearWeights weights) {
   return linear_launch(linear_tile(args), args, weights);
 }
 constexpr Launch linear_launch(const LinearArgs& args, DType w_dtype) {
-  return linear_launch(args, static_cast<LinearWeights>(w_dtype));
+  return linear_launch(args, linear_weights(w_dtype));
 }
 
 // ---- attention

@@ -12,15 +12,14 @@ namespace metal {
 // x is rounded to bfloat16, as on the CPU. Sums, bias and activation are float. The bits of a row
 // depend on that row, w, bias and residual: not on m, nor on the kernel.
 //
+// Beside i8, a row of x is rounded to integers and a scale, and sums are integers. Beside q4 and q8
+// that is done in groups of 32 of k, and sums are float.
+//
 // Kernels: linear_{f32,f16,bf16,i8,q4,q8}_{8x16,32x32,64x64}, rows x columns of a threadgroup's
 // tile. Of w, [n][ldw], the first three have dense rows with zeros in columns k .. ldw
-// (linear_ldw), and w_first counts elements, a multiple of 8. For the others w_first and ldw count
-// bytes, multiples of 4 (linear_row_bytes), x is not rounded, and a row is
-//   i8: k integers of 8 bits, filled up to a multiple of 4, then a float that they are times;
-//   q4: blocks of 32 weights, a scale and a minimum in half and 16 bytes, as GGUF's Q4_1: weight i
-//   is
-//       scale * q + minimum, q being the low four bits of byte i, or the high ones of byte i - 16;
-//   q8: likewise with a byte for each q, 0 to 255.
+// (linear_ldw), and w_first counts elements, a multiple of 8. For the others w_first, a multiple of
+// 4, and ldw count bytes: csrc/gpu/quantised.h says how they lie (i8 is its kI8, q4 kInt4Groups, q8
+// kQ8Groups).
 //
 // Buffers: 0 x, 1 w, 2 bias (float, or absent), 3 residual (or absent), 4 y, which may be the
 // residual; 5 these.

@@ -13,15 +13,20 @@
 // operand); the small one, of a decode step, by the memory of the weights.
 #include "kernels/activate.h"
 #include "kernels/linear.h"
+#include "kernels/quantised.h"
 #include "kernels/quads.h"
 
 using namespace trine::metal;
 
-// Four weights of a row of w, from k on, a multiple of four; `v` is zeros. For types of numbers
-// rows are dense.
+// What rows of x are rounded to.
+TRINE_CONST int kToFloat = 0, kToBF16 = 1, kToIntegers = 2, kToGroups = 3;
+
+// load: four weights of a row of w, from k on, a multiple of four; `v` is zeros. For types of
+// numbers rows are dense.
 template <class T>
 struct WeightsOf {
-  TRINE_CONST bool kRoundsToBF16 = TypeOf<T>::kDType == kBF16;
+  typedef float Sum;
+  TRINE_CONST int kRounds = TypeOf<T>::kDType == kBF16 ? kToBF16 : kToFloat;
   static void load(device const char* w, constant LinearArgs& args, int row, int k,
                    thread float (&v)[4]) {
     if (k >= args.ldw) return;
@@ -29,41 +34,41 @@ struct WeightsOf {
   }
 };
 
+// Where the scales of quantised weights begin.
+inline int64_t scales_of(constant LinearArgs& args) {
+  return args.w_first + int64_t(args.n) * args.ldw;
+}
+
+// Integers on both sides: 256 products of them (kChunkK) are exact in float, and so is what the
+// simdgroups add up, in whatever order; chunks are added as int, in which k up to 2^17 fits.
 struct I8 {};
 template <>
 struct WeightsOf<I8> {
-  TRINE_CONST bool kRoundsToBF16 = false;
+  typedef int Sum;
+  TRINE_CONST int kRounds = kToIntegers;
   static void load(device const char* w, constant LinearArgs& args, int row, int k,
                    thread float (&v)[4]) {
-    if (k >= args.k) return;
-    device const char* const start = w + args.w_first + int64_t(row) * args.ldw;
-    const float scale = *(device const float*)(start + (args.k + 3) / 4 * 4);
-    for (int c = 0; c < 4; ++c) v[c] = float(((device const int8_t*)start)[k + c]) * scale;
+    if (k < args.k) load4_int8(w, args.w_first + int64_t(row) * args.ldw + k, v);
   }
 };
+static_assert(kChunkK * 127 * 127 <= 1 << 24, "exact in float");
 
-// A block of 32: scale, minimum, then 16 bytes of two halves of the block, or 32 bytes.
+// A group is a stage of k.
 template <int kBytes>
-struct Blocks {};
+struct Groups {};
 template <int kBytes>
-struct WeightsOf<Blocks<kBytes>> {
-  TRINE_CONST bool kRoundsToBF16 = false;
+struct WeightsOf<Groups<kBytes>> {
+  typedef float Sum;
+  TRINE_CONST int kRounds = kToGroups;
   static void load(device const char* w, constant LinearArgs& args, int row, int k,
                    thread float (&v)[4]) {
-    if (k >= args.k) return;
-    device const char* const block =
-        w + args.w_first + int64_t(row) * args.ldw + k / 32 * (4 + kBytes);
-    const float scale = float(((device const half*)block)[0]);
-    const float minimum = float(((device const half*)block)[1]);
-    device const uchar* const q = (device const uchar*)(block + 4) + k % kBytes;
-    for (int c = 0; c < 4; ++c) {
-      const uint bits = kBytes == 32 ? q[c] : k % 32 < 16 ? q[c] & 15u : q[c] >> 4;
-      v[c] = fma(scale, float(bits), minimum);
-    }
+    if (k < args.k)
+      load4_groups<kBytes>(w, args.w_first, scales_of(args), args.ldw / kBytes, row, k, v);
   }
 };
-typedef Blocks<16> Q4;
-typedef Blocks<32> Q8;
+static_assert(kStageK == 32, "eight lanes have the quads of a group");
+typedef Groups<16> Q4;
+typedef Groups<32> Q8;
 
 // kRows x kCols: what a stage of operands is for, of which a simdgroup multiplies kSimdRows x
 // kSimdCols. kSplit: each simdgroup has a stage and a chunk of its own, of the same tile.
@@ -84,6 +89,7 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
   threadgroup float* const x_tile = all + own_group * kStage;
   threadgroup float* const w_tile = x_tile + kRows * kLd;
   threadgroup float* const sums = x_tile;
+  const int kRounds = WeightsOf<T>::kRounds;
   const int kLoaders = kSplit ? 32 : 128;
   const int loader = kSplit ? int(lane) : int(thread_id);
 
@@ -92,15 +98,34 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
   const int own_row = kSplit ? 0 : int(simd) / kAcross * kSimdRows;
   const int own_col = kSplit ? 0 : int(simd) % kAcross * kSimdCols;
 
+  // The scale of each row of x, and what makes integers of it.
+  TRINE_SHARED(float, x_scales, WeightsOf<T>::kRounds == kToIntegers ? 2 * kRows : 1);
+  if (kRounds == kToIntegers) {
+    for (int row = int(simd); row < kRows; row += kSplit ? groups : 4) {
+      float most[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      for (int k = int(lane) * 4; row0 + row < args.m && k < args.k; k += 128) {
+        float v[4];
+        load4(x, args.x, row0 + row, k, args.k, v);
+        for (int c = 0; c < 4; ++c) most[c] = larger(most[c], fabs(v[c]));
+      }
+      const Rounding rounding = rounding_of(largest_of_lanes(most, 32));
+      if (lane == 0) {
+        x_scales[2 * row] = rounding.scale;
+        x_scales[2 * row + 1] = rounding.inverse;
+      }
+    }
+    threadgroup_barrier(mem_flags::mem_threadgroup);
+  }
+
   // The quads of the tile that this thread stores: thread_id, and every 128th (32nd) from there.
   const int kOwn = kRows * kCols / 4 / kLoaders;
   static_assert(kRows * kCols / 4 % (kSplit ? 32 : 128) == 0, "whole quads for each thread");
-  float total[kRows * kCols / 4 / (kSplit ? 32 : 128)][4];
+  typename WeightsOf<T>::Sum total[kRows * kCols / 4 / (kSplit ? 32 : 128)][4];
 #pragma unroll
   for (int i = 0; i < kOwn; ++i) {
     const int col = col0 + (loader + i * kLoaders) % (kCols / 4) * 4;
     for (int c = 0; c < 4; ++c) {
-      const bool biased = args.has_bias != 0 && col + c < args.n;
+      const bool biased = kRounds != kToIntegers && args.has_bias != 0 && col + c < args.n;
       total[i][c] = biased ? bias[args.bias_first + col + c] : 0.0f;
     }
   }
@@ -121,8 +146,13 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
         float v[4] = {0.0f, 0.0f, 0.0f, 0.0f};
         if (row0 + row < args.m) load4(x, args.x, row0 + row, k0 + k, args.k, v);
         // As on the CPU.
-        if (WeightsOf<T>::kRoundsToBF16) {
+        if (kRounds == kToBF16) {
           for (int c = 0; c < 4; ++c) v[c] = bf16_to_float(float_to_bf16(v[c]));
+        } else if (kRounds == kToIntegers) {
+          for (int c = 0; c < 4; ++c) v[c] = rounded(v[c], x_scales[2 * row + 1]);
+        } else if (kRounds == kToGroups) {
+          const Rounding rounding = rounding_of(largest_of_lanes(v, 8));
+          for (int c = 0; c < 4; ++c) v[c] = rounded(v[c], rounding.inverse) * rounding.scale;
         }
         *(threadgroup float4*)(x_tile + row * kLd + k) = float4(v[0], v[1], v[2], v[3]);
       }
@@ -175,7 +205,8 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
         const int quad = loader + i * kLoaders;
         const int at = quad / (kCols / 4) * kLdSums + quad % (kCols / 4) * 4;
         for (int part = 0; part < parts; ++part) {
-          for (int c = 0; c < 4; ++c) total[i][c] += all[part * kStage + at + c];
+          for (int c = 0; c < 4; ++c)
+            total[i][c] += typename WeightsOf<T>::Sum(all[part * kStage + at + c]);
         }
       }
     }
@@ -188,13 +219,22 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
     const int quad = loader + i * kLoaders;
     const int row = row0 + quad / (kCols / 4), col = col0 + quad % (kCols / 4) * 4;
     if (row >= args.m || col >= args.n) continue;
-    activate4(total[i], args.activation);
+    float v[4];
+    for (int c = 0; c < 4; ++c) v[c] = float(total[i][c]);
+    if (kRounds == kToIntegers) {
+      for (int c = 0; c < 4 && col + c < args.n; ++c) {
+        v[c] *= scale_int8(w, scales_of(args), col + c);
+        v[c] *= x_scales[2 * (row - row0)];
+        if (args.has_bias != 0) v[c] += bias[args.bias_first + col + c];
+      }
+    }
+    activate4(v, args.activation);
     if (args.has_residual != 0) {
       float r[4];
       load4(residual, args.residual, row, col, args.n, r);
-      for (int c = 0; c < 4; ++c) total[i][c] += r[c];
+      for (int c = 0; c < 4; ++c) v[c] += r[c];
     }
-    store4(y, args.y, row, col, args.n, total[i]);
+    store4(y, args.y, row, col, args.n, v);
   }
 }
 

@@ -103,6 +103,9 @@ inline void store4(device char* data, constant Matrix& m, int64_t row, int col, 
   store4_at(data, m.dtype, m.vectors != 0, m.first + row * m.ld + col, cols - col, v);
 }
 
+// A NaN stays.
+inline float larger(float a, float b) { return b > a || b != b ? b : a; }
+
 // The same sum in every lane, in a fixed order. (simd_sum does not say which one it takes.)
 inline float sum_of_lanes(float x) {
   for (ushort step = 16; step > 0; step /= 2) x += simd_shuffle_xor(x, step);

@@ -25,14 +25,15 @@ TRINE_CONST int32_t kNormCols = 1024;
 
 // Kernel: embedding.
 //
-// Buffers: 0 1 2 ids (int32), 3 4 5 tables, 6 y, 7 these; absent from `count` on.
+// Buffers: 0 1 2 ids (int32), 3 4 5 tables, 6 y, 7 these; absent from `count` on. A quantised table
+// (kernels/quantised.h) is the only one.
 struct EmbeddingArgs {
   Matrix tables[3];
   Matrix y;
   int64_t ids_first[3];  // int32s
   int32_t count;
   int32_t rows, cols;
-  int32_t unused;
+  int32_t table_rows;  // of one that is quantised
 };
 static_assert(sizeof(EmbeddingArgs) == 4 * 24 + 3 * 8 + 4 * 4, "the same on both sides");
 

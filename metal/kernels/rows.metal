@@ -3,6 +3,7 @@
 // at when running (the branches are uniform).
 #include "kernels/activate.h"
 #include "kernels/quads.h"
+#include "kernels/quantised.h"
 #include "kernels/rows.h"
 
 using namespace trine::metal;
@@ -147,7 +148,12 @@ kernel void embedding(device const int32_t* ids0 [[buffer(0)]],
   const Place at = place_of(group.x, thread_id, args.cols);
   if (at.row >= args.rows) return;
   float v[4], w[4];
-  load4(table0, args.tables[0], ids0[args.ids_first[0] + at.row], at.col, args.cols, v);
+  const int id = ids0[args.ids_first[0] + at.row];
+  if (args.tables[0].dtype > kBF16) {
+    load4_quantised(table0, args.tables[0], args.table_rows, args.cols, id, at.col, v);
+  } else {
+    load4(table0, args.tables[0], id, at.col, args.cols, v);
+  }
   if (args.count > 1) {
     load4(table1, args.tables[1], ids1[args.ids_first[1] + at.row], at.col, args.cols, w);
     for (int i = 0; i < 4; ++i) v[i] += w[i];
@@ -349,9 +355,6 @@ kernel void rope(device const char* x [[buffer(0)]], device const char* table [[
 TRINE_OWN_KERNEL(rope);
 
 // ---- Pooling: 8 quads of columns of a sequence by kPoolWays threads a quad
-
-// A NaN stays.
-inline float larger(float a, float b) { return b > a || b != b ? b : a; }
 
 kernel void pool(device const char* x [[buffer(0)]], device const int32_t* offsets [[buffer(1)]],
                  device const int32_t* skip [[buffer(2)]], device char* y [[buffer(3)]],

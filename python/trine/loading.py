@@ -84,9 +84,9 @@ def load(
         ``"auto"`` is the first GPU whose plugin is installed and works, but for Metal's, which has
         not run on hardware yet; else the CPU. ``info()`` says which and why.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8", "int4"}
-        What linear layers hold their weights in and multiply; everything else is float32. On GPUs,
-        which have no int8 and int4 yet, values between layers are of this type, too. float16 is for
-        ``device="metal"``.
+        What linear layers hold their weights in and multiply; everything else is float32. On GPUs
+        values between layers are in bfloat16 or float16, too, where that is the dtype. int8 and
+        int4 are for the CPU and ``device="metal"``, float16 is for the latter.
         ``"auto"`` is bfloat16 on processors that multiply it faster, else float32; for a compiled
         file, what it was compiled in.
     threads : int or None

@@ -10,6 +10,7 @@
 #include "cuda/kernels/linear.h"
 #include "cuda/kernels/rows.h"
 #include "exec/rotary.h"
+#include "gpu/quantised.h"
 #include "kernels/launch.h"
 #include "simt/metal_registry.h"
 #include "simt/runtime.h"
@@ -102,9 +103,13 @@ cudaError_t embedding(const EmbeddingArgs& a, cudaStream_t) {
     tables.push_back(buffer_of(exists ? a.tables[t] : nullptr));
     if (!exists) continue;
     args.ids_first[t] = elements_before(a.ids[t]);
-    args.tables[t] = matrix_of({const_cast<void*>(a.tables[t]), a.cols, a.dtypes[t]});
+    args.tables[t] = gpu::is_quantised_form(a.dtypes[t])
+                         ? metal::matrix(elements_before(a.tables[t], 1),
+                                         gpu::quantised_ldw(a.dtypes[t], a.cols), a.dtypes[t])
+                         : matrix_of({const_cast<void*>(a.tables[t]), a.cols, a.dtypes[t]});
   }
   args.y = matrix_of(a.y);
+  args.table_rows = narrow(a.table_rows);
   args.count = a.count, args.rows = narrow(a.rows), args.cols = narrow(a.cols);
   ids.insert(ids.end(), tables.begin(), tables.end());
   ids.push_back(buffer_of(a.y.data));
@@ -208,7 +213,7 @@ metal::LinearArgs linear_args(const LinearArgs& a) {
   metal::LinearArgs args = {};
   args.x = matrix_of(a.x), args.y = matrix_of(a.y);
   args.residual = matrix_of(a.residual);
-  args.w_first = elements_before(a.w, size_of(a.w_dtype));
+  args.w_first = elements_before(a.w, gpu::is_quantised_form(a.w_dtype) ? 1 : size_of(a.w_dtype));
   args.bias_first = elements_before(a.bias);
   args.ldw = narrow(a.ldw), args.m = narrow(a.m), args.n = narrow(a.n), args.k = narrow(a.k);
   args.activation = static_cast<int32_t>(a.activation);
@@ -248,8 +253,7 @@ cudaError_t linear(LinearTile tile, const LinearArgs& a, cudaStream_t) {
   const auto own = tile == LinearTile::k16x8    ? metal::LinearTile::k8x16
                    : tile == LinearTile::k32x32 ? metal::LinearTile::k32x32
                                                 : metal::LinearTile::k64x64;
-  return run_linear(metal::linear_launch(own, args, static_cast<metal::LinearWeights>(a.w_dtype)),
-                    a, args);
+  return run_linear(metal::linear_launch(own, args, metal::linear_weights(a.w_dtype)), a, args);
 }
 
 // ---- attention

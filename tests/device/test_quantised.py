@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""int8 and int4 on GPUs beside the CPU: linears alone, whole models, one copy of tied tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import trine
+from trine import _core, devices, nn
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+# Devices whose linears multiply integers.
+HAVE = ("metal",)
+IDS = np.array([3, 70, 0, 41, 41, 7, 12, 66, 79], np.int32)
+OFFSETS = np.array([0, 4, 5, 9], np.int32)
+# A value between two integers may fall to the other one than on the CPU, where attention or a norm
+# differs in the last bit. That is 1/127 of the largest of 32 in one row of 36: less than 0.001 of
+# all. Inputs that aren't rounded are off by half of it in each of eight linears, together 0.016.
+FALLEN = 2e-3
+
+
+def refuses(device: str, dtype: Any) -> bool:
+    """Whether this device has no such linears, which it then has to say."""
+    if device in HAVE:
+        return False
+    with pytest.raises(trine.DeviceError, match=f"{dtype} is not there yet on {device}"):
+        trine.load(GOLDEN / "sentence", device=device, dtype=dtype)
+    return True
+
+
+def of_one_linear(device: str, dtype: str, columns: int) -> NDArray[np.float32]:
+    """Rows of a table, times that table and then another one: both fixed inputs of many bits."""
+    graph = nn.Graph(_core.WeightStore([(str(GOLDEN / "sentence" / "model.safetensors"), "")]))
+    rng = np.random.default_rng(columns)
+
+    def constant(*shape: int) -> nn.Value:
+        values = rng.standard_normal(shape).ravel()
+        return nn.Value(graph, graph.core.add_constant(values, list(shape)))
+
+    table, bias = constant(80, columns), constant(80)
+    x = nn.embedding((graph.input("input_ids"), table), tied=True)
+    graph.output("y", nn.linear(x, graph.scope("a"), weight=table, bias=bias))
+    plugin = devices.choose(device).plugin
+    model = graph.compile(device=device, dtype=dtype, threads=1, plugin=plugin)
+    return model.run(IDS, OFFSETS, outputs=["y"])["y"]
+
+
+@pytest.mark.parametrize("columns", [64, 300])
+def test_a_linear_has_the_cpus_numbers(device: str, columns: int) -> None:
+    """In int8 they have the CPU's bits, for sums are exact; in int4 a group's sum is rounded."""
+    if refuses(device, "int8"):
+        return
+    got = of_one_linear(device, "int8", columns)
+    np.testing.assert_array_equal(got, of_one_linear("cpu", "int8", columns))
+    got, want = (of_one_linear(d, "int4", columns) for d in (device, "cpu"))
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+
+
+def forward(folder: Path, device: Any, dtype: Any, **options: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    lengths = np.array([30, 5, 1])
+    mask = (np.arange(30) < lengths[:, None]).astype(np.int64)
+    with trine.load(folder, device=device, dtype=dtype, **options) as model:
+        assert model.info()["dtype"] == dtype
+        ids = rng.integers(5, model.config["vocab_size"], mask.shape)
+        found: dict[str, Any] = model.forward(ids, mask)
+        if device != "cpu":  # a text alone has the bits that it has in a batch
+            for name, values in model.forward(ids[1:2, :5]).items():
+                part = found[name][1][tuple(slice(n) for n in values.shape[1:])]
+                np.testing.assert_array_equal(values[0], part)
+    return found
+
+
+def error(got: Any, want: Any) -> float:
+    """Root mean square of the difference, as a share of the values'."""
+    return float(np.linalg.norm(got - want) / np.linalg.norm(want))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+@pytest.mark.parametrize("name", ["heads/model", "deberta/model-v2", "llama/generate"])
+def test_models_beside_the_cpu(device: str, name: str, dtype: str) -> None:
+    if refuses(device, dtype):
+        return
+    got, want, exact = (
+        forward(GOLDEN / name, *how)
+        for how in ((device, dtype), ("cpu", dtype), ("cpu", "float32"))
+    )
+    for output, values in want.items():
+        assert error(got[output], values) <= FALLEN < error(values, exact[output]), output
+
+
+def test_generation(device: str) -> None:
+    if refuses(device, "int4"):
+        return
+    prompts = [[5, 6, 7, 8, 9], [10, 3]]
+    with trine.load(GOLDEN / "llama" / "generate", device=device, dtype="int4") as gpu:
+        together = [g.tokens for g in gpu.generate(prompts, max_new_tokens=8)]
+        assert together == [gpu.generate(p, max_new_tokens=8).tokens for p in prompts]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_a_tied_table_is_one_copy(device: str, dtype: Any) -> None:
+    if refuses(device, dtype):
+        return
+    folder = GOLDEN / "llama" / "generate"
+    # The others' scales would come to as many bytes as the tiny table.
+    with trine.load(folder, device=device, dtype=dtype, keep=["*_proj.weight"]) as model:
+        assert model.config["tie_word_embeddings"]
+        info = model.info()  # before a run: weights alone are there
+        table = model.config["vocab_size"] * model.config["hidden_size"]
+        assert info["bytes_allocated"] - info["weight_bytes"] < table / 2
