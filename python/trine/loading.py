@@ -85,8 +85,8 @@ def load(
         not run on hardware yet; else the CPU. ``info()`` says which and why.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8", "int4"}
         What linear layers hold their weights in and multiply; everything else is float32. On GPUs
-        values between layers are in bfloat16 or float16, too, where that is the dtype. int8 and
-        int4 are for the CPU and ``device="metal"``, float16 is for the latter.
+        values between layers are in bfloat16 or float16, too, where that is the dtype. float16 is
+        for ``device="metal"``.
         ``"auto"`` is bfloat16 on processors that multiply it faster, else float32; for a compiled
         file, what it was compiled in.
     threads : int or None

@@ -16,23 +16,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-# Devices whose linears multiply integers.
-HAVE = ("metal",)
 IDS = np.array([3, 70, 0, 41, 41, 7, 12, 66, 79], np.int32)
 OFFSETS = np.array([0, 4, 5, 9], np.int32)
 # A value between two integers may fall to the other one than on the CPU, where attention or a norm
 # differs in the last bit. That is 1/127 of the largest of 32 in one row of 36: less than 0.001 of
 # all. Inputs that aren't rounded are off by half of it in each of eight linears, together 0.016.
 FALLEN = 2e-3
-
-
-def refuses(device: str, dtype: Any) -> bool:
-    """Whether this device has no such linears, which it then has to say."""
-    if device in HAVE:
-        return False
-    with pytest.raises(trine.DeviceError, match=f"{dtype} is not there yet on {device}"):
-        trine.load(GOLDEN / "sentence", device=device, dtype=dtype)
-    return True
 
 
 def of_one_linear(device: str, dtype: str, columns: int) -> NDArray[np.float32]:
@@ -55,8 +44,6 @@ def of_one_linear(device: str, dtype: str, columns: int) -> NDArray[np.float32]:
 @pytest.mark.parametrize("columns", [64, 300])
 def test_a_linear_has_the_cpus_numbers(device: str, columns: int) -> None:
     """In int8 they have the CPU's bits, for sums are exact; in int4 a group's sum is rounded."""
-    if refuses(device, "int8"):
-        return
     got = of_one_linear(device, "int8", columns)
     np.testing.assert_array_equal(got, of_one_linear("cpu", "int8", columns))
     got, want = (of_one_linear(d, "int4", columns) for d in (device, "cpu"))
@@ -86,8 +73,6 @@ def error(got: Any, want: Any) -> float:
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 @pytest.mark.parametrize("name", ["heads/model", "deberta/model-v2", "llama/generate"])
 def test_models_beside_the_cpu(device: str, name: str, dtype: str) -> None:
-    if refuses(device, dtype):
-        return
     got, want, exact = (
         forward(GOLDEN / name, *how)
         for how in ((device, dtype), ("cpu", dtype), ("cpu", "float32"))
@@ -97,8 +82,6 @@ def test_models_beside_the_cpu(device: str, name: str, dtype: str) -> None:
 
 
 def test_generation(device: str) -> None:
-    if refuses(device, "int4"):
-        return
     prompts = [[5, 6, 7, 8, 9], [10, 3]]
     with trine.load(GOLDEN / "llama" / "generate", device=device, dtype="int4") as gpu:
         together = [g.tokens for g in gpu.generate(prompts, max_new_tokens=8)]
@@ -107,8 +90,6 @@ def test_generation(device: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "int4"])
 def test_a_tied_table_is_one_copy(device: str, dtype: Any) -> None:
-    if refuses(device, dtype):
-        return
     folder = GOLDEN / "llama" / "generate"
     # The others' scales would come to as many bytes as the tiny table.
     with trine.load(folder, device=device, dtype=dtype, keep=["*_proj.weight"]) as model:
