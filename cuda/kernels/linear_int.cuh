@@ -176,7 +176,8 @@ struct WarpTile<Groups<bits>, Tile> : WarpPlace<Tile> {
   template <class Between>
   TRINE_DEV void multiply(float (&c)[kI][kJ][4], const unsigned char* stage,
                           const Between& between) const {
-#pragma unroll
+// All four at once would take more registers than there are.
+#pragma unroll 2
     for (int group = 0; group < kGroupsAtOnce; ++group) {
       uint32_t a[kI][4], b[kJ][2];
 #pragma unroll
