@@ -8,9 +8,9 @@
 #include <optional>
 #include <vector>
 
-#include "cuda/quantised_weights.h"
 #include "exec/int8.h"
 #include "gpu/buffers.h"
+#include "gpu/quantised_weights.h"
 #include "kernels/linear.h"
 #include "ref/ref.h"
 

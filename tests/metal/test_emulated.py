@@ -35,7 +35,7 @@ def test_what_the_emulator_gives_to_kernels() -> None:
 
 def test_linear_on_weights_of_few_bits() -> None:
     sources = ["tests/metal/test_quantised.cc", "tests/metal/launches.cc", *KERNELS]
-    build.run_tests("metal_quantised", [*sources, "csrc/weights/groups.cc"], "TRINE_METAL")
+    build.run_tests("metal_quantised", sources, "TRINE_METAL")
 
 
 WRONG = "wrong: "

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Rows of tables in integers, on a GPU or on the emulator with TRINE_SIMT.
-#include "cuda/quantised_weights.h"
 #include "gpu/buffers.h"
+#include "gpu/quantised_weights.h"
 #include "kernels/rows.h"
 #include "ref/ref.h"
 
