@@ -3,6 +3,7 @@
 
 #include <cerrno>
 #include <random>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -21,9 +22,11 @@ namespace {
 #ifdef _WIN32
 std::FILE* create(const std::filesystem::path& path) { return _wfopen(path.c_str(), L"wbx"); }
 bool to_disk(std::FILE* file) { return _commit(_fileno(file)) == 0; }
+constexpr std::string_view kMapped = " (Windows replaces no file that a process has mapped)";
 #else
 std::FILE* create(const std::filesystem::path& path) { return std::fopen(path.c_str(), "wbx"); }
 bool to_disk(std::FILE* file) { return fsync(fileno(file)) == 0; }
+constexpr std::string_view kMapped;
 #endif
 
 }  // namespace
@@ -57,7 +60,7 @@ void AtomicFile::commit() {
   if (std::fclose(std::exchange(file_, nullptr)) != 0) fail(errno);
   std::error_code code;
   std::filesystem::rename(temporary_, path_, code);
-  if (code) throw std::system_error(code, cat(display_name(path_), ": cannot be written"));
+  if (code) throw std::system_error(code, cat(display_name(path_), ": cannot be written", kMapped));
   temporary_.clear();
 }
 

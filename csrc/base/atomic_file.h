@@ -10,7 +10,8 @@ namespace trine {
 
 // A file that is there with all of its bytes or not at all: it is written under a name of its own
 // beside the one that is wanted, brought to the disk, and renamed. Readers of a file that is
-// replaced keep what they have mapped. Errors are std::system_error.
+// replaced keep what they have mapped; on Windows it is not replaced, but an error. Errors are
+// std::system_error.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

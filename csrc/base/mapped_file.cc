@@ -8,13 +8,7 @@
 #include "base/error.h"
 
 #ifdef _WIN32
-#ifndef WIN32_LEAN_AND_MEAN
-#define WIN32_LEAN_AND_MEAN
-#endif
-#ifndef NOMINMAX
-#define NOMINMAX
-#endif
-#include <windows.h>
+#include "base/windows.h"
 #else
 #include <fcntl.h>
 #include <sys/mman.h>

@@ -27,6 +27,11 @@
 
 #include <climits>
 #endif
+#if defined(_WIN32)
+#include <bit>
+
+#include "base/windows.h"
+#endif
 #if defined(__linux__) || defined(__APPLE__)
 #define TRINE_POSIX_THREADS 1
 #include <pthread.h>
@@ -146,6 +151,8 @@ void name_this_thread() {
   pthread_setname_np(pthread_self(), "trine");
 #elif defined(__APPLE__)
   pthread_setname_np("trine");
+#elif defined(_WIN32)
+  (void)SetThreadDescription(GetCurrentThread(), L"trine");
 #endif
 }
 
@@ -196,6 +203,13 @@ int available_cpus() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = CPU_COUNT(&set);
   cpus = std::min(cpus, static_cast<int>(cgroup_cpus() + 0.999));
+#elif defined(_WIN32)
+  // Masks have 64 bits: a process that spans groups of processors has none, and may use them all.
+  DWORD_PTR mine = 0, all = 0;
+  if (GetProcessAffinityMask(GetCurrentProcess(), &mine, &all) != 0) {
+    cpus = mine != 0 ? std::popcount(mine)
+                     : static_cast<int>(GetActiveProcessorCount(ALL_PROCESSOR_GROUPS));
+  }
 #endif
   return std::clamp(cpus, 1, kMaxThreads);
 }

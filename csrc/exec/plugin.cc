@@ -7,8 +7,9 @@
 #include <string_view>
 
 #if defined(_WIN32)
-#define NOMINMAX
-#include <windows.h>
+#include <system_error>
+
+#include "base/windows.h"
 #else
 #include <dlfcn.h>
 #endif
@@ -25,7 +26,10 @@ constexpr size_t kReason = 1024;
 const void* find_symbol(const std::string& path) {
   const std::filesystem::path file(std::u8string(path.begin(), path.end()));
   const HMODULE library = LoadLibraryW(file.c_str());
-  if (library == nullptr) throw DeviceError(cat(path, " does not load: error ", GetLastError()));
+  if (library == nullptr) {
+    const int code = static_cast<int>(GetLastError());
+    throw DeviceError(cat(path, " does not load: ", std::system_category().message(code)));
+  }
   return reinterpret_cast<const void*>(GetProcAddress(library, kSymbol));
 }
 #else
