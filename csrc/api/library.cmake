@@ -26,7 +26,9 @@ target_link_libraries(trine PRIVATE Threads::Threads ${CMAKE_DL_LIBS})
 if(NOT SKBUILD)  # a wheel holds no links, so one name has to do
   set_target_properties(trine PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 endif()
-if(APPLE)
+if(WIN32)  # trine.dll by every compiler; what it shows is what is declared TRINE_API
+  set_target_properties(trine PROPERTIES PREFIX "")
+elseif(APPLE)
   target_link_options(trine PRIVATE "-Wl,-exported_symbols_list,${CMAKE_CURRENT_SOURCE_DIR}/csrc/api/exports.txt")
 elseif(UNIX)
   set(trine_map ${CMAKE_CURRENT_SOURCE_DIR}/csrc/api/exports.map)

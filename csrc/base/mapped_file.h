@@ -13,7 +13,8 @@ std::string display_name(const std::filesystem::path& path);
 
 // A whole file, mapped read-only and shared: every process that maps it uses the same pages.
 // The file must not shrink while it is mapped: touching a page that is gone ends the process
-// (SIGBUS), as with every reader that maps. Replacing a file by rename is safe.
+// (SIGBUS), as with every reader that maps. Replacing a file by rename is safe (on Windows,
+// refused).
 class MappedFile {
  public:
   // ModelError with the file and the system's reason; also for a folder, an empty file and

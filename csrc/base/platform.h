@@ -3,7 +3,13 @@
 // extension.
 #pragma once
 
+// Microsoft's compiler itself; clang-cl speaks GNU's dialect, too.
 #if defined(_MSC_VER) && !defined(__clang__)
+#define TRINE_MSVC 1
+#include <intrin.h>
+#endif
+
+#if defined(TRINE_MSVC)
 #define TRINE_RESTRICT __restrict
 #define TRINE_INLINE __forceinline
 #define TRINE_NOINLINE __declspec(noinline)
@@ -20,13 +26,9 @@
 #define TRINE_ARM64 1
 #endif
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#include <intrin.h>
-#endif
-
 // Compiles one function for an instruction set that its file is not compiled for; MSVC needs
 // nothing.
-#if defined(_MSC_VER) && !defined(__clang__)
+#if defined(TRINE_MSVC)
 #define TRINE_TARGET(features)
 #else
 #define TRINE_TARGET(features) __attribute__((target(features)))
@@ -50,7 +52,7 @@
 #endif
 
 // Asks for a cache line that is read soon; any address will do, mapped or not.
-#if !defined(_MSC_VER) || defined(__clang__)
+#if !defined(TRINE_MSVC)
 #define TRINE_PREFETCH(p) __builtin_prefetch(p)
 #elif defined(TRINE_X86)
 #define TRINE_PREFETCH(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0)
@@ -59,7 +61,7 @@
 #endif
 
 // Body of a spin loop: leaves the core's resources to its other hardware thread for some cycles.
-#if defined(_MSC_VER) && !defined(__clang__)
+#if defined(TRINE_MSVC)
 #if defined(TRINE_X86)
 #define TRINE_PAUSE() _mm_pause()
 #else
@@ -71,4 +73,22 @@
 #define TRINE_PAUSE() __asm__ volatile("isb" ::: "memory")
 #else
 #define TRINE_PAUSE() (void)0
+#endif
+
+// What was stored before is in memory, what is loaded behind comes from there: for instructions
+// that read memory without the compiler's knowledge.
+#if defined(TRINE_MSVC)
+#define TRINE_COMPILER_BARRIER() _ReadWriteBarrier()
+#else
+#define TRINE_COMPILER_BARRIER() __asm__ volatile("" ::: "memory")
+#endif
+
+// The same bits as another type: vectors of __m512bh are a type of their own to some compilers.
+#define TRINE_BIT_CAST(type, value) __builtin_bit_cast(type, value)
+
+// Seen from outside of a shared library.
+#if defined(_WIN32)
+#define TRINE_EXPORT __declspec(dllexport)
+#else
+#define TRINE_EXPORT __attribute__((visibility("default")))
 #endif

@@ -8,9 +8,7 @@
 #include "base/platform.h"
 
 #if defined(TRINE_X86)
-#if defined(_MSC_VER)
-#include <intrin.h>
-#else
+#if !defined(TRINE_MSVC)
 #include <cpuid.h>
 #endif
 #if defined(__linux__)
@@ -33,7 +31,7 @@ struct Registers {
 };
 
 Registers cpuid(uint32_t leaf, uint32_t subleaf) noexcept {
-#if defined(_MSC_VER)
+#if defined(TRINE_MSVC)
   int r[4];
   __cpuidex(r, static_cast<int>(leaf), static_cast<int>(subleaf));
   return {static_cast<uint32_t>(r[0]), static_cast<uint32_t>(r[1]), static_cast<uint32_t>(r[2]),
@@ -47,7 +45,7 @@ Registers cpuid(uint32_t leaf, uint32_t subleaf) noexcept {
 
 // Which register files the operating system saves when it switches threads.
 uint64_t xcr0() noexcept {
-#if defined(_MSC_VER)
+#if defined(TRINE_MSVC)
   return _xgetbv(0);
 #else
   uint32_t low, high;

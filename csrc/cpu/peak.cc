@@ -83,7 +83,7 @@ TRINE_TARGET("avx512f,avx512bf16") float avx512_bf16_loop(int64_t rounds) {
   volatile float factor = 0.999f;
   __m512 both = _mm512_set1_ps(factor);
   TRINE_OPAQUE(both);
-  const auto f = reinterpret_cast<__m512bh>(_mm512_castps_si512(both));
+  const auto f = TRINE_BIT_CAST(__m512bh, both);
   __m512 sums[kChains];
   TRINE_UNROLL for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_ps(static_cast<float>(i));
   for (int64_t round = 0; round < rounds; ++round) {

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <exception>
 
+#include "base/platform.h"
+
 namespace trine::gpu {
 
 inline void say(const char* text, char* reason, size_t size) noexcept {
@@ -29,8 +31,4 @@ Result or_say(Result otherwise, char* reason, size_t size, Work work) noexcept {
 
 }  // namespace trine::gpu
 
-#if defined(_WIN32)
-#define TRINE_PLUGIN_EXPORT extern "C" __declspec(dllexport)
-#else
-#define TRINE_PLUGIN_EXPORT extern "C" __attribute__((visibility("default")))
-#endif
+#define TRINE_PLUGIN_EXPORT extern "C" TRINE_EXPORT

@@ -16,6 +16,8 @@
 #if defined(__unix__) || defined(__APPLE__)
 #include <sys/mman.h>
 #include <unistd.h>
+#elif defined(_WIN32)
+#include "base/windows.h"
 #endif
 
 #include "check.h"
@@ -142,12 +144,21 @@ class Matrix {
 };
 
 // `size` numbers that end where an unmapped page begins: reading one byte more is a crash, not a
-// result that happens to be masked away. (On systems without mmap: plain memory.)
+// result that happens to be masked away. (On other systems: plain memory.)
 class PageEnd {
  public:
   explicit PageEnd(int64_t size) : size_(size) {
     const size_t bytes = size_t(size) * sizeof(float);
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(_WIN32)
+    const size_t page = 4096;
+    mapped_ = (bytes + page - 1) / page * page + page;
+    memory_ = VirtualAlloc(nullptr, mapped_, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+    DWORD before;
+    if (memory_ == nullptr || VirtualProtect(static_cast<char*>(memory_) + mapped_ - page, page,
+                                             PAGE_NOACCESS, &before) == 0)
+      std::abort();
+    data_ = reinterpret_cast<float*>(static_cast<char*>(memory_) + mapped_ - page - bytes);
+#elif defined(__unix__) || defined(__APPLE__)
     const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     mapped_ = (bytes + page - 1) / page * page + page;
     memory_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -160,7 +171,9 @@ class PageEnd {
 #endif
   }
   ~PageEnd() {
-#if defined(__unix__) || defined(__APPLE__)
+#if defined(_WIN32)
+    VirtualFree(memory_, 0, MEM_RELEASE);
+#elif defined(__unix__) || defined(__APPLE__)
     munmap(memory_, mapped_);
 #else
     std::free(memory_);

@@ -98,25 +98,18 @@ TEST(rows_do_not_depend_on_threads) {
   }
 }
 
-#if defined(__unix__) || defined(__APPLE__)
 TEST(trine_isa_chooses) {
-  const char* before = std::getenv("TRINE_ISA");
-  const std::string saved = before == nullptr ? "" : before;
   for (const cpu::KernelTable* table : kernel_tables()) {
-    setenv("TRINE_ISA", table->name, 1);
+    const Environment isa("TRINE_ISA", table->name);
     CHECK(&cpu::select_kernel_table() == table);
   }
-  setenv("TRINE_ISA", "avx1024", 1);
-  CHECK_THROWS_WITH(cpu::select_kernel_table(), DeviceError,
-                    "TRINE_ISA='avx1024' is not available: this machine has");
-  setenv("TRINE_ISA", "", 1);
-  CHECK(cpu::kernel_table(cpu::select_kernel_table().isa) != nullptr);
-  if (before == nullptr) {
-    unsetenv("TRINE_ISA");
-  } else {
-    setenv("TRINE_ISA", saved.c_str(), 1);
+  {
+    const Environment isa("TRINE_ISA", "avx1024");
+    CHECK_THROWS_WITH(cpu::select_kernel_table(), DeviceError,
+                      "TRINE_ISA='avx1024' is not available: this machine has");
   }
+  const Environment isa("TRINE_ISA", "");
+  CHECK(cpu::kernel_table(cpu::select_kernel_table().isa) != nullptr);
 }
-#endif
 
 }  // namespace trine::test

@@ -81,19 +81,6 @@ TEST(sink_pools_keeps_the_bits) {
   }
 }
 
-// TRINE_ISA while it lives.
-class ForcedIsa {
- public:
-  explicit ForcedIsa(const char* isa) {
-    if (const char* old = std::getenv("TRINE_ISA")) old_ = old;
-    setenv("TRINE_ISA", isa, 1);
-  }
-  ~ForcedIsa() { old_.empty() ? unsetenv("TRINE_ISA") : setenv("TRINE_ISA", old_.c_str(), 1); }
-
- private:
-  std::string old_;
-};
-
 // A decoder that classifies: causal, key heads are shared, and rope stands between q and the pool.
 TEST(sink_pools_of_a_decoder) {
   for (const TinyLlamaShape& shape :
@@ -108,7 +95,7 @@ TEST(sink_pools_of_a_decoder) {
     Batch batch;
     for (const int64_t length : {1, 7, 40, 2, 16, 70}) batch.add(model.ids(length, 5));
     for (const cpu::KernelTable* table : kernel_tables()) {
-      const ForcedIsa isa(table->name);
+      const Environment isa("TRINE_ISA", table->name);
       for (const int threads : {1, 2}) {
         for (const DType dtype : {DType::kF32, DType::kBF16}) {
           const std::unique_ptr<Backend> backend = make_cpu_backend(threads, dtype);

@@ -14,6 +14,8 @@
 #if defined(__linux__) || defined(__APPLE__)
 #include <sys/wait.h>
 #include <unistd.h>
+#elif defined(_WIN32)
+#include "base/windows.h"
 #endif
 #if defined(__linux__)
 #include <sched.h>
@@ -67,6 +69,13 @@ TEST(thread_pool_default_size) {
   cpu_set_t set;
   CHECK_EQ(sched_getaffinity(0, sizeof set, &set), 0);
   CHECK(pool.size() <= CPU_COUNT(&set));
+#elif defined(_WIN32)
+  DWORD_PTR before = 0, all = 0;
+  CHECK(GetProcessAffinityMask(GetCurrentProcess(), &before, &all) != 0);
+  if (before != 0 && SetProcessAffinityMask(GetCurrentProcess(), before & -before) != 0) {
+    CHECK_EQ(ThreadPool(0).size(), 1);
+    CHECK(SetProcessAffinityMask(GetCurrentProcess(), before) != 0);
+  }
 #endif
 }
 

@@ -9,67 +9,27 @@ never run: this shows that the source compiles there, and what the library asks 
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import shlex
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
+import zig
 
-ROOT = Path(__file__).resolve().parents[2]
-TARGET = "aarch64-macos.13.0"
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("ziglang") is None, reason="cross-compiling needs pip install ziglang"
-)
-
-
-def run(*command: str | Path) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-8000:]
-    assert "warning:" not in said, said[-8000:]
-
-
-def tool(folder: Path, name: str, *words: str) -> str:
-    path = folder / name
-    path.write_text(
-        f'#!/bin/sh\nexec {shlex.join([sys.executable, "-m", "ziglang", *words])} "$@"\n'
-    )
-    path.chmod(0o755)
-    return str(path)
+pytestmark = pytest.mark.skipif(not zig.is_there(), reason=zig.MISSING)
 
 
 @pytest.fixture(scope="module")
 def built() -> Path:
     """The folder with libtrine_metal.dylib."""
-    folder = ROOT / "build" / "macos"
-    folder.mkdir(parents=True, exist_ok=True)
     defines = {
         "CMAKE_SYSTEM_NAME": "Darwin",
         "CMAKE_SYSTEM_PROCESSOR": "arm64",
-        "CMAKE_CXX_COMPILER": tool(folder, "c++", "c++", "-target", TARGET),
-        "CMAKE_AR": tool(folder, "ar", "ar"),
-        "CMAKE_RANLIB": tool(folder, "ranlib", "ranlib"),
         "CMAKE_INSTALL_NAME_TOOL": "true",
-        # Each variant that CMake tries is another build of libc++.
-        "CMAKE_TRY_COMPILE_TARGET_TYPE": "STATIC_LIBRARY",
-        "CMAKE_INTERPROCEDURAL_OPTIMIZATION": "OFF",
         "CMAKE_OSX_SYSROOT": "",
         "CMAKE_OSX_DEPLOYMENT_TARGET": "",
         "CMAKE_OSX_ARCHITECTURES": "",
-        "CMAKE_BUILD_TYPE": "Release",
-        "CMAKE_CXX_FLAGS_RELEASE": "-O1",
     }
-    with FileLock(folder.with_suffix(".lock")):
-        options = [f"-D{name}={value}" for name, value in defines.items()]
-        run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
-        jobs = str(len(os.sched_getaffinity(0)))
-        run("cmake", "--build", folder, "-j", jobs, "--target", "trine_metal")
-    return folder
+    return zig.build("macos", "aarch64-macos.13.0", ["trine_metal"], defines)
 
 
 def load_commands(data: bytes) -> list[tuple[int, bytes]]:

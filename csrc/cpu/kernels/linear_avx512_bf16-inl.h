@@ -15,14 +15,14 @@ struct DotFormat {
   static TRINE_INLINE Vec weights(Vec line, int) { return line; }
   static TRINE_INLINE __m512bh pairs(Vec v) {
     TRINE_OPAQUE(v.v);
-    return reinterpret_cast<__m512bh>(_mm512_castps_si512(v.v));
+    return TRINE_BIT_CAST(__m512bh, v.v);
   }
   static TRINE_INLINE Vec multiply_add(Vec x, Vec w, Vec sum) {
     return {_mm512_dpbf16_ps(sum.v, pairs(x), pairs(w))};
   }
   static TRINE_INLINE void convert_32(Vec low, Vec high, float* to) {
     const __m512bh both = _mm512_cvtne2ps_pbh(high.v, low.v);
-    _mm512_storeu_si512(to, reinterpret_cast<__m512i>(both));
+    _mm512_storeu_si512(to, TRINE_BIT_CAST(__m512i, both));
   }
   static void convert(const float* x, int64_t k, int64_t lines, float* to) {
     int64_t i = 0;
@@ -36,7 +36,7 @@ struct DotFormat {
   static constexpr int kStored = 2;
   static TRINE_INLINE void store(const Vec (&x)[kStored], float* to) { convert_32(x[0], x[1], to); }
   static TRINE_INLINE Vec join(Vec low, Vec high) {
-    const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high.v, low.v));
+    const __m512i both = TRINE_BIT_CAST(__m512i, _mm512_cvtne2ps_pbh(high.v, low.v));
     return {_mm512_castsi512_ps(_mm512_permutexvar_epi16(
         _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                          21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0),

@@ -23,18 +23,13 @@ static_assert(sizeof(TileConfig) == 64);
 
 // gcc 12 takes 8 bytes of the configuration for all that is read and leaves out the stores of the
 // others, and does not know that loading a tile reads memory: hence the barriers.
-#if defined(__GNUC__) || defined(__clang__)
-#define TRINE_TILE_BARRIER() __asm__ volatile("" ::: "memory")
-#else
-#define TRINE_TILE_BARRIER() (void)0
-#endif
-
+//
 // Before the first tile instruction of a thread; TileRelease() when it is done, so that switching
 // threads need not save 8 KiB.
 #define TileConfigure()                         \
   do {                                          \
     const ::trine::cpu::TileConfig tile_config; \
-    TRINE_TILE_BARRIER();                       \
+    TRINE_COMPILER_BARRIER();                   \
     _tile_loadconfig(&tile_config);             \
   } while (false)
 #define TileRelease() _tile_release()
@@ -42,7 +37,7 @@ static_assert(sizeof(TileConfig) == 64);
 // Rows `stride` bytes apart.
 #define TileLoad(tile, from, stride) \
   do {                               \
-    TRINE_TILE_BARRIER();            \
+    TRINE_COMPILER_BARRIER();        \
     _tile_loadd(tile, from, stride); \
   } while (false)
 #define TileStore(tile, to, stride) _tile_stored(tile, to, stride)
