@@ -23,17 +23,15 @@ UNKNOWN = re.compile(
 
 def is_true(condition: str) -> bool:
     """Evaluate an #if as the compiler would; what is no question of `defined` counts as true."""
-    names = re.sub(
-        r"defined\s*\(?\s*(\w+)\s*\)?", lambda m: str(m[1] in DEFINED), condition.split("//")[0]
-    )
+    names = re.sub(r"defined\s*\(?\s*(\w+)\s*\)?", lambda m: str(m[1] in DEFINED), condition)
     words = names.replace("&&", " and ").replace("||", " or ").replace("!=", "==")
     other = r"\b(?!(?:True|False|and|or|not)\b)\w+(\([^)]*\))?(\s*[<>=]=?\s*\w+)?"
     words = re.sub(other, "True", words.replace("!", " not "))
-    return bool(eval(words))  # noqa: S307
+    return bool(eval(words))
 
 
 def seen(text: str) -> Iterator[str]:
-    """Yield the lines that Microsoft's compiler reads, joined where they go on, without comments."""
+    """Yield the lines that Microsoft's compiler reads: joined ones whole, without comments."""
     taken = [(True, True)]  # whether lines are read, and whether a branch was chosen already
     for raw in text.replace("\\\n", " ").splitlines():
         line = raw.split("//")[0]

@@ -3,7 +3,6 @@
 // A failed check is reported and the test goes on, so one run shows everything that is wrong.
 #pragma once
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -71,30 +70,6 @@ void check_throws(F&& run, std::string_view part, const char* text, const char* 
   }
   report_failure(file, line, cat(text, " did not throw"));
 }
-
-// A variable of the environment while it lives; empty is none.
-class Environment {
- public:
-  Environment(const char* name, const std::string& value) : name_(name) {
-    if (const char* old = std::getenv(name)) old_ = old;
-    set(value);
-  }
-  ~Environment() { set(old_); }
-  Environment(const Environment&) = delete;
-  Environment& operator=(const Environment&) = delete;
-
- private:
-  void set(const std::string& value) {
-#if defined(_WIN32)
-    _putenv_s(name_, value.c_str());
-#else
-    value.empty() ? unsetenv(name_) : setenv(name_, value.c_str(), 1);
-#endif
-  }
-
-  const char* name_;
-  std::string old_;
-};
 
 // A folder that goes away with the test.
 class TempDir {

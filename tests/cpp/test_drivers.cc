@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What lies above the kernels on a CPU: who computes which rows, and on which instruction set.
-#include <cstdlib>
 
 #include "cpu/ops.h"
+#include "environment.h"
 #include "kernel_testing.h"
 
 namespace trine::test {

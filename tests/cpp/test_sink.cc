@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Poolings of one token move in front of the row-by-row ops of the last layer, and no bit changes.
 #include <algorithm>
-#include <cstdlib>
 
 #include "compile/passes.h"
 #include "compile/plan.h"
+#include "environment.h"
 #include "exec/engine.h"
 #include "tiny_llama.h"
 #include "tiny_model.h"

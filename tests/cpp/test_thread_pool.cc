@@ -72,7 +72,7 @@ TEST(thread_pool_default_size) {
 #elif defined(_WIN32)
   DWORD_PTR before = 0, all = 0;
   CHECK(GetProcessAffinityMask(GetCurrentProcess(), &before, &all) != 0);
-  if (before != 0 && SetProcessAffinityMask(GetCurrentProcess(), before & -before) != 0) {
+  if (before != 0 && SetProcessAffinityMask(GetCurrentProcess(), before & (~before + 1)) != 0) {
     CHECK_EQ(ThreadPool(0).size(), 1);
     CHECK(SetProcessAffinityMask(GetCurrentProcess(), before) != 0);
   }

@@ -8,7 +8,6 @@ run on it, too.
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
 import struct
@@ -16,9 +15,11 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zig
 
+TRIPLE = "x86_64-windows-gnu"
 HERE = Path(__file__).resolve().parent
 WINE = next(
     (p for p in ("/usr/lib/wine/wine64", shutil.which("wine64")) if p and Path(p).exists()), ""
@@ -60,20 +61,22 @@ def python_for_windows(folder: Path) -> dict[str, str]:
     }
 
 
+def system(folder: Path) -> dict[str, str]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "CMAKE_SYSTEM_NAME": "Windows",
+        "CMAKE_SYSTEM_PROCESSOR": "AMD64",
+        "CMAKE_RC_COMPILER": zig.tool(folder, "rc", "rc"),
+    }
+
+
 @pytest.fixture(scope="module")
 def built() -> Path:
     """The folder with trine.dll and _core.pyd, and with wine the test program."""
     folder = zig.ROOT / "build" / "windows"
-    folder.mkdir(parents=True, exist_ok=True)
-    defines = {
-        "CMAKE_SYSTEM_NAME": "Windows",
-        "CMAKE_SYSTEM_PROCESSOR": "AMD64",
-        "CMAKE_RC_COMPILER": zig.tool(folder, "rc", "rc"),
-        "TRINE_TESTS": "ON",
-        **python_for_windows(folder),
-    }
+    defines = {**system(folder), "TRINE_TESTS": "ON", **python_for_windows(folder)}
     targets = ["trine", "_core", *["trine_tests"] * bool(WINE)]
-    return zig.build("windows", "x86_64-windows-gnu", targets, defines)
+    return zig.build("windows", TRIPLE, targets, defines)
 
 
 class Pe:
@@ -162,3 +165,28 @@ CASES = [
 def test_the_core_runs_on_wine(built: Path, tmp_path: Path) -> None:
     said = wine(built / "trine_tests.exe", *CASES, folder=tmp_path)
     assert re.search(r"^[1-9]\d* passed, 0 failed", said, flags=re.MULTILINE), said
+
+
+@pytest.mark.skipif(not WINE, reason="needs wine64")
+def test_an_example_finds_the_package_and_runs_on_wine(built: Path, tmp_path: Path) -> None:
+    import trine
+
+    name, prefix = "windows-examples", built / "installed"
+    zig.run("cmake", "--install", built, "--prefix", prefix)
+    defines = {**system(zig.ROOT / "build" / name), "trine_DIR": str(prefix / "lib/cmake/trine")}
+    examples = zig.build(name, TRIPLE, ["embed"], defines, zig.ROOT / "examples" / "cpp")
+    lines = tmp_path / "lines.txt"
+    texts = ["the cat sat", "a dog ran home", "na\u00efve \u5317\u4eac \U0001f600"]
+    lines.write_text("\n".join(texts), "utf-8")
+    with trine.load(zig.ROOT / "tests" / "golden" / "sentence") as loaded:
+        loaded.save(tmp_path / "m.trine")
+        vectors = loaded.encode([texts[1], *texts])
+    said = wine(
+        examples / "embed.exe", tmp_path / "m.trine", lines, texts[1], folder=tmp_path / "w"
+    )
+    found = dict(line.split(" ", 1)[::-1] for line in said.splitlines())
+    wanted = (vectors @ vectors[0] / np.linalg.norm(vectors, axis=1))[1:] / np.linalg.norm(
+        vectors[0]
+    )
+    # Four digits are printed, of bits that another instruction set may round otherwise.
+    assert [float(found[text]) for text in texts] == pytest.approx(wanted.tolist(), abs=2e-4)

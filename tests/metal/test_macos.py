@@ -10,10 +10,13 @@ never run: this shows that the source compiles there, and what the library asks 
 from __future__ import annotations
 
 import struct
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import zig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(not zig.is_there(), reason=zig.MISSING)
 
