@@ -33,7 +33,7 @@ def record_digest(data: bytes) -> str:
     return "sha256=" + digest.decode()
 
 
-def pack(folder: Path, wheel: Path, epoch: int) -> None:
+def pack(folder: Path, wheel: Path, epoch: int, *, level: int = 9) -> None:
     """Write a folder as a wheel: RECORD made anew, names in order, one time for all files."""
     info = next(folder.glob("*.dist-info"))
     record = info / "RECORD"
@@ -47,7 +47,7 @@ def pack(folder: Path, wheel: Path, epoch: int) -> None:
     rows.writerow([record.relative_to(folder).as_posix(), "", ""])
     record.write_text(table.getvalue())
     stamp = time.gmtime(max(epoch, 315532800))[:6]  # zip knows no year before 1980
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive:
         for path in [*files, record]:
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), stamp)
             entry.compress_type = zipfile.ZIP_DEFLATED

@@ -79,6 +79,12 @@ class Wheel:
         name = self.target.library if self.target else "libtrine.so"
         return f"trine/cpp/lib/{name}"
 
+    def plugins(self) -> set[str]:
+        """Return the names of the devices' libraries."""
+        if self.target:
+            return {f"trine/{name}" for name in self.target.plugins}
+        return {f for f in self.binaries if re.fullmatch(r"trine/libtrine_\w+\.\w+", f)}
+
 
 def require(condition: object, what: str) -> None:
     """Fail with what was promised."""
@@ -160,6 +166,7 @@ def contents(wheel: Wheel) -> None:
     cpp = "trine/cpp"
     wanted = {
         "trine/__init__.py", "trine/py.typed", "trine/_core.pyi", wheel.module(), wheel.library(),
+        *wheel.plugins(),
         f"{cpp}/lib/pkgconfig/trine.pc",
         *(f"{cpp}/include/{name}" for name in HEADERS),
         *(f"{cpp}/lib/cmake/trine/{name}" for name in CMAKE),
@@ -172,19 +179,22 @@ def contents(wheel: Wheel) -> None:
         and (not name.startswith("trine/") or Path(name).suffix not in kinds | {Path(name).name})
     ]
     require(not odd, f"has {odd}")
-    require(set(wheel.binaries) == {wheel.module(), wheel.library()}, f"{set(wheel.binaries)}")
+    libraries = {wheel.module(), wheel.library(), *wheel.plugins()}
+    require(set(wheel.binaries) == libraries, f"libraries {libraries}, not {set(wheel.binaries)}")
     config = (wheel.folder / cpp / "lib/cmake/trine/trineConfig-release.cmake").read_text()
     where = "${_IMPORT_PREFIX}/trine/" + wheel.library().removeprefix("trine/")
     require(where in config, f"the CMake package points at {where}")
 
 
 def symbols(wheel: Wheel) -> None:
-    """Nothing is visible but the module's entry, and the C interface of the C++ library."""
+    """Nothing is visible but the entries of module and plugins, and the library's C interface."""
     under = "_" if wheel.target and wheel.target.system == "Darwin" else ""
     for name, binary in wheel.binaries.items():
         exports = {x for x in binary.exports if not (under and MACOS_OPERATORS.fullmatch(x))}
         if name == wheel.module():
             require(exports == {f"{under}PyInit__core"}, f"{name} shows {sorted(exports)[:9]}")
+        elif name in wheel.plugins():
+            require(exports == {f"{under}trine_plugin"}, f"{name} shows {sorted(exports)[:9]}")
         else:
             odd = sorted(x for x in exports if not x.startswith(f"{under}trine_"))
             require(not odd, f"{name} shows {odd[:9]}")

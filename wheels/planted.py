@@ -136,7 +136,7 @@ def main() -> None:
         for fault, expected in FAULTS:
             folder = archive.unpack(wheel, work / fault.__name__)
             fault(folder)
-            archive.pack(folder, work / wheel.name, 0)
+            archive.pack(folder, work / wheel.name, 0, level=1)
             said = caught(wheel, work)
             if expected not in said:
                 raise SystemExit(f"planted {fault.__name__}, the checks said {said!r}")

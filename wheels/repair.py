@@ -45,7 +45,7 @@ def repair(target: Target, raw: Path, output: Path, work: Path, epoch: int) -> t
         for library in sorted(folder.rglob("*.so")):
             split_debug(target, library, debug / f"{library.name}.debug")
     stripped = work / raw.name
-    archive.pack(folder, stripped, epoch)
+    archive.pack(folder, stripped, epoch, level=1)  # auditwheel packs it again
     if target.is_linux:
         folder, stripped = retag(target, stripped, work, epoch)
     finished = output / stripped.name

@@ -20,6 +20,7 @@ class Target:
     extension: str  # suffix of an extension module, with {xy} for the version
     library: str  # the C++ library's file
     plat: str  # the platform tag of the finished wheel
+    plugins: tuple[str, ...] = ()  # of devices, beside the extension module
 
     @property
     def is_linux(self) -> bool:
@@ -63,6 +64,7 @@ TARGETS = {
             extension=".cpython-{xy}-darwin.so",
             library="libtrine.dylib",
             plat="macosx_13_0_arm64",
+            plugins=("libtrine_metal.dylib",),
         ),
     )
 }

