@@ -275,17 +275,20 @@ double tolerance_of(const Problem& problem) {
   return 2 * score + rounded + likely_gamma(2 * problem.longest + 8) + 8 * kUnit;
 }
 
-void check(const Case& c) {
-  Problem problem(c);
+Result check(const Problem& problem) {
+  const Case& c = problem.c;
   const bool all = c.queries == Queries::kAll;
   Matrix<float> want(all ? problem.tokens : int64_t(c.lengths.size()), problem.q.cols());
   problem.reference(want);
   const double tolerance = tolerance_of(problem);
-  const Result got = run(problem, problem.whole());
+  Result got = run(problem, problem.whole());
   CHECK_CLOSE(name_of(c), got, want, [&](int64_t i, int64_t j) {
     return tolerance + std::fabs(double(want.at(i, j))) * rounding_of(c.out);
   });
+  return got;
 }
+
+void check(const Case& c) { check(Problem(c)); }
 
 TEST(attention_of_all_lengths) {
   for (const DType dtype : kGpuTypes) {
@@ -294,11 +297,11 @@ TEST(attention_of_all_lengths) {
   }
 }
 
+// Of each kernel's size of heads some that fill it and some that don't, with a mask and without.
 TEST(attention_of_all_head_sizes) {
   for (const DType dtype : kGpuTypes) {
-    for (const int32_t dim : {1, 8, 20, 32, 40, 64, 80, 96, 100, 128, 160, 256}) {
-      for (const bool causal : {false, true}) check({{19, 70}, 2, 2, dim, dtype, causal});
-    }
+    for (const int32_t dim : {1, 32, 40, 96, 100, 160}) check({{19, 70}, 2, 2, dim, dtype});
+    for (const int32_t dim : {6, 20, 64, 80, 128, 256}) check({{19, 70}, 2, 2, dim, dtype, true});
     check({{5, 66}, 1, 1, 24, dtype, false, false, Queries::kAll, 1});
     check({{5, 66}, 2, 1, 64, dtype, true, false, Queries::kAll, 3, DType::kBF16});
   }
@@ -307,7 +310,7 @@ TEST(attention_of_all_head_sizes) {
 TEST(attention_with_a_bias) {
   for (const DType dtype : kGpuTypes) {
     for (const int32_t dim : {32, 64, 100})
-      check({{1, 17, 65, 131}, 3, 3, dim, dtype, false, true, Queries::kAll, 0, DType::kBF16});
+      check({{1, 17, 131}, 2, 2, dim, dtype, false, true, Queries::kAll, 0, DType::kBF16});
     check({{33, 5}, 2, 1, 32, dtype, false, true, Queries::kAll, 0, DType::kF32, -0.3f});
     check({{33, 5}, 2, 1, 32, dtype, false, false, Queries::kAll, 0, DType::kF32, -0.3f});
   }
@@ -324,42 +327,43 @@ TEST(attention_of_one_token) {
 }
 
 TEST(attention_in_chunks) {
-  for (const DType dtype : kGpuTypes) check({{255, 256, 257, 530}, 2, 1, 32, dtype, true});
+  for (const DType dtype : kGpuTypes) check({{255, 256, 257}, 1, 1, 32, dtype, true});
+}
+
+void check_alone_and_in_a_batch(const Case& c) {
+  Problem problem(c);
+  const Result all = check(problem);
+  for (const Piece& piece : problem.whole()) {
+    const Result one = run(problem, {piece});
+    CHECK(std::memcmp(one.row(0), all.row(problem.offsets[size_t(piece.sequence)]),
+                      size_t(one.rows() * one.cols()) * sizeof(float)) == 0);
+  }
 }
 
 TEST(attention_alone_and_in_a_batch) {
   for (const DType dtype : kGpuTypes) {
-    for (const Case& c : {Case{{70, 3, 129, 1, 64}, 2, 2, 32, dtype},
-                          Case{{70, 3, 129, 1, 64}, 2, 2, 64, dtype, false, true},
-                          Case{{70, 3, 300, 1, 64}, 2, 1, 32, dtype, true},
-                          // Enough for a kernel with more rows a block, one sequence is not.
-                          Case{{70, 3, 129, 66}, 32, 8, 32, dtype},
-                          Case{{70, 3, 129, 66}, 32, 32, 64, dtype, false, true},
-                          Case{{70, 3, 129, 66}, 32, 8, 32, dtype, true}}) {
-      check(c);
-      Problem problem(c);
-      const Result all = run(problem, problem.whole());
-      for (const Piece& piece : problem.whole()) {
-        const Result one = run(problem, {piece});
-        CHECK(std::memcmp(one.row(0), all.row(problem.offsets[size_t(piece.sequence)]),
-                          size_t(one.rows() * one.cols()) * sizeof(float)) == 0);
-      }
-    }
+    check_alone_and_in_a_batch({{70, 3, 129, 1, 64}, 2, 2, 32, dtype});
+    check_alone_and_in_a_batch({{70, 3, 129, 1, 64}, 2, 2, 64, dtype, false, true});
+    check_alone_and_in_a_batch({{70, 3, 260, 1, 64}, 2, 1, 32, dtype, true});
   }
+#ifndef TRINE_METAL
+  // Enough sequences for the kernels with more rows a block, which bfloat16 has; one is not.
+  std::vector<int32_t> lengths(32, 1);
+  lengths[0] = 70, lengths[1] = 3, lengths[30] = 129, lengths[31] = 66;
+  check_alone_and_in_a_batch({lengths, 4, 1, 32, DType::kBF16});
+  check_alone_and_in_a_batch({lengths, 4, 4, 64, DType::kBF16, false, true});
+  check_alone_and_in_a_batch({lengths, 4, 1, 32, DType::kBF16, true});
+#endif
 }
 
 // A sequence in one run without a cache, and in pieces with one, among others: the same bits.
 TEST(attention_with_caches) {
   for (const DType dtype : kGpuTypes) {
     for (const Case& c :
-         {Case{{300, 70, 530}, 4, 1, 32, dtype, true}, Case{{300, 17, 261}, 2, 2, 64, dtype, true},
-          Case{{300, 17, 261}, 2, 2, 20, dtype, true, false, Queries::kAll, 1}}) {
+         {Case{{300, 70, 530}, 2, 1, 32, dtype, true}, Case{{300, 17, 261}, 2, 2, 64, dtype, true},
+          Case{{300, 17, 261}, 1, 1, 20, dtype, true, false, Queries::kAll, 1}}) {
       Problem problem(c);
-      const Result whole = run(problem, problem.whole());
-      Matrix<float> want(problem.tokens, problem.q.cols());
-      problem.reference(want);
-      const double tolerance = tolerance_of(problem);
-      CHECK_CLOSE(name_of(c), whole, want, [&](int64_t, int64_t) { return tolerance; });
+      const Result whole = check(problem);
       Pages pages(problem);
       // Prefill of different sizes; decoding beside prefill; decoding alone, several tokens at
       // once; a sequence without tokens; one that comes to an end.
@@ -440,7 +444,7 @@ TEST(attention_disentangled) {
       c.buckets = buckets, c.max_positions = most, c.scale = float(1 / std::sqrt(3.0 * dim));
       return c;
     };
-    check(of({1, 17, 64, 65, 200}, 64, 256, 512));
+    check(of({1, 17, 64, 65, 140}, 64, 256, 512));
     check(of({3, 130}, 64, 16, 128));
     check(of({40, 150}, 20, 8, 32));
     check(of({40, 70}, 32, 0, 20));
@@ -465,13 +469,7 @@ TEST(attention_disentangled_alone_and_in_a_batch) {
   for (const DType dtype : kGpuTypes) {
     Case c = {{70, 3, 129, 64}, 2, 2, 64, dtype};
     c.buckets = 32, c.max_positions = 64;
-    Problem problem(c);
-    const Result all = run(problem, problem.whole());
-    for (const Piece& piece : problem.whole()) {
-      const Result one = run(problem, {piece});
-      CHECK(std::memcmp(one.row(0), all.row(problem.offsets[size_t(piece.sequence)]),
-                        size_t(one.rows() * one.cols()) * sizeof(float)) == 0);
-    }
+    check_alone_and_in_a_batch(c);
   }
 }
 
