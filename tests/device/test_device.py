@@ -150,15 +150,17 @@ def test_bench_has_the_limit_that_it_is_told(device: Any) -> None:
     from trine.bench import bench, show
 
     with trine.load(GOLDEN / "sentence", device=device) as model:
-        lines = list(bench(model, [(1, 4)], rounds=2, profile=True))
-        limited = list(bench(model, [(1, 4)], rounds=2, limit=(1000.0, 100.0)))
-    case = next(line for line in lines if line.get("case") == "1x4")
+        # The mixed case that comes behind takes an emulated GPU long.
+        case, limited = (
+            next(line for line in bench(model, [(1, 4)], rounds=2, **how) if "case" in line)
+            for how in ({"profile": True}, {"limit": (1000.0, 100.0)})
+        )
+    assert case["case"] == limited["case"] == "1x4"
     assert case["gflops"] > 0
     assert "limit_share" not in case
     assert "% of the limit" not in show(case)
-    case = next(line for line in limited if line.get("case") == "1x4")
-    assert 0 < case["limit_share"] < 1
-    assert "% of the limit (1000 GFLOP/s, 100 GB/s)" in show(case)
+    assert 0 < limited["limit_share"] < 1
+    assert "% of the limit (1000 GFLOP/s, 100 GB/s)" in show(limited)
 
 
 def test_tied_weights_are_there_once(device: Any) -> None:
