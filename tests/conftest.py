@@ -24,3 +24,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1200,
         help="how many texts of each family tests/python/test_text.py compares",
     )
+    parser.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="run, too, what is marked so: .ci/run does in one of its stages",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--exhaustive"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]

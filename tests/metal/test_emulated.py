@@ -137,6 +137,7 @@ BUGS = {
 }
 
 
+@pytest.mark.exhaustive  # a build each
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_bug_is_reported(name: str) -> None:
     bug = BUGS[name]
