@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -231,7 +232,7 @@ def compare(
         agree = float(np.min((ours * theirs).sum(1) / lengths))
     else:
         agree = float((ours == theirs).mean())
-    result = show(case, interleave(calls, rounds, 2), work)
+    result = show(case, interleave(calls, rounds, 2, time.perf_counter), work)
     result["least cosine" if floats else "equal tokens"] = agree
     print(f"{case:28s} {'least cosine' if floats else 'equal tokens'} {agree:.5f}", flush=True)
     return result
