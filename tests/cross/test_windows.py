@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zig
+from filelock import FileLock
 
 TRIPLE = "x86_64-windows-gnu"
 HERE = Path(__file__).resolve().parent
@@ -33,8 +34,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def python_for_windows(folder: Path) -> dict[str, str]:
-    """Make CPython's headers and import library: its functions are what the headers declare."""
+def link_module(folder: Path) -> None:
+    """Link _core.pyd against CPython's headers and an import library made of what they declare.
+
+    Not by CMake, whose search for Python wants one that runs.
+    """
     import pybind11
 
     include = folder / "include"
@@ -46,19 +50,15 @@ def python_for_windows(folder: Path) -> dict[str, str]:
         text = header.read_text("utf-8", "replace")
         for kind, name in re.findall(r"PyAPI_(FUNC|DATA)\([^;]*?\)\s*(\w+)\s*[(;\[]", text):
             names.add(name + " DATA" * (kind == "DATA"))
-    definition = folder / "python.def"
+    definition, library = folder / "python.def", folder / "python.lib"
     definition.write_text("\n".join([f"LIBRARY {PYTHON}", "EXPORTS", *sorted(names)]) + "\n")
-    library = folder / "python.lib"
     zig.run(*zig.ZIG, "dlltool", "-m", "i386:x86-64", "-d", definition, "-l", library)
-    return {
-        "TRINE_PYTHON": "ON",
-        "Python_EXECUTABLE": sys.executable,
-        "Python_INCLUDE_DIR": str(include),
-        "Python_LIBRARY": str(library),
-        "pybind11_DIR": pybind11.get_cmake_dir(),
-        "PYTHON_MODULE_EXTENSION": ".pyd",
-        "PYTHON_MODULE_DEBUG_POSTFIX": "",
-    }
+    sources = sorted((zig.ROOT / "python" / "bind").glob("*.cc"))
+    folders = [include, pybind11.get_include(), zig.ROOT / "csrc", zig.ROOT / "python" / "bind"]
+    options = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-shared", "-fvisibility=hidden"]
+    options += [f"-I{path}" for path in folders]
+    inputs = [*sources, folder / "libtrine_core.a", library]
+    zig.run(folder / "c++", *options, *inputs, "-o", folder / "_core.pyd")
 
 
 def system(folder: Path) -> dict[str, str]:
@@ -74,9 +74,12 @@ def system(folder: Path) -> dict[str, str]:
 def built() -> Path:
     """The folder with trine.dll and _core.pyd, and with wine the test program."""
     folder = zig.ROOT / "build" / "windows"
-    defines = {**system(folder), "TRINE_TESTS": "ON", **python_for_windows(folder)}
-    targets = ["trine", "_core", *["trine_tests"] * bool(WINE)]
-    return zig.build("windows", TRIPLE, targets, defines)
+    defines = {**system(folder), "TRINE_TESTS": "ON"}
+    targets = ["trine", "trine_core", *["trine_tests"] * bool(WINE)]
+    zig.build("windows", TRIPLE, targets, defines)
+    with FileLock(folder.with_suffix(".lock")):
+        link_module(folder)
+    return folder
 
 
 class Pe:
