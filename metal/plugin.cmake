@@ -13,6 +13,7 @@ add_custom_command(
 
 add_library(trine_metal_host OBJECT ${metal_host} ${metal_embedded})
 target_include_directories(trine_metal_host PRIVATE csrc metal ${CMAKE_CURRENT_BINARY_DIR}/metal)
+trine_quick(trine_metal_host)
 set(metal_objects $<TARGET_OBJECTS:trine_plugin_core> $<TARGET_OBJECTS:trine_metal_host>)
 # SHARED, not MODULE: zig's linker for macOS knows no bundles, and dlopen takes either.
 add_library(trine_metal SHARED ${metal_objects})
@@ -34,7 +35,7 @@ if(TRINE_METAL_EMULATED)
   # Objective-C's runtime and Metal in one library, which runs the kernels on tests/simt's machine.
   include(tests/metal/emulated.cmake)
   file(GLOB fake_metal CONFIGURE_DEPENDS tests/metal/fake/*.cc)
-  add_library(trine_fake_metal SHARED ${fake_metal} $<TARGET_OBJECTS:metal_emulated>)
+  add_library(trine_fake_metal SHARED ${fake_metal} $<TARGET_OBJECTS:metal_emulated> $<TARGET_OBJECTS:trine_emulator>)
   target_include_directories(trine_fake_metal PRIVATE csrc metal tests)
   target_compile_definitions(trine_fake_metal PRIVATE TRINE_SIMT)
   target_link_libraries(trine_fake_metal PRIVATE Threads::Threads)

@@ -22,6 +22,7 @@ def build(target: str) -> Path:
         options = ["-DTRINE_CUDA_EMULATED=ON", "-DTRINE_METAL_EMULATED=ON", "-DTRINE_METAL=OFF"]
         # Kernels are templates by the hundred, and tiny here: compiling takes longer than running.
         options += ["-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_CXX_FLAGS_RELEASE=-O1"]
+        options += ["-DTRINE_QUICK=ON"]
         # The folder may remember the ninja of an environment that is gone.
         ninja = f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}"
         run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", ninja, *options)
