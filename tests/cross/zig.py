@@ -39,9 +39,7 @@ def tool(folder: Path, name: str, *words: str) -> str:
     return str(path)
 
 
-def build(
-    name: str, triple: str, targets: list[str], defines: dict[str, str], source: Path = ROOT
-) -> Path:
+def build(name: str, triple: str, targets: list[str], defines: dict[str, str]) -> Path:
     """Build CMake targets for another system in build/NAME; return that folder."""
     folder = ROOT / "build" / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +57,7 @@ def build(
     }
     with FileLock(folder.with_suffix(".lock")):
         options = [f"-D{name}={value}" for name, value in defines.items()]
-        run("cmake", "-S", source, "-B", folder, "-G", "Ninja", *options)
+        run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options)
         jobs = str(len(os.sched_getaffinity(0)))
         run("cmake", "--build", folder, "-j", jobs, "--target", *targets)
     return folder
