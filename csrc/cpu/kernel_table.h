@@ -44,10 +44,10 @@ struct LinearKernel {
   size_t (*scratch_bytes)(int64_t k) noexcept;
   int64_t row_step = 1;  // rows are shared out in multiples of this, the height of its tiles
 
-  // Of a kernel that takes x quantised: rows [m0, m1) into `rows`, row_words(K) apart, and their
-  // scales. `run` may read rows up to the next multiple of 16.
+  // Of a kernel that takes x quantised: rows [m0, m1) into `rows`, row_words(K) apart, and what
+  // they have beside their bytes into `beside[m]`. `run` may read rows up to the next multiple of 16.
   void (*quantise)(const LinearArgs&, int64_t m0, int64_t m1, float* rows,
-                   float* scales) noexcept = nullptr;
+                   int8::Row* beside) noexcept = nullptr;
   int64_t (*row_words)(int64_t k) noexcept = nullptr;
 };
 

@@ -136,23 +136,25 @@ void linear_int8(const LinearArgs& args, const Workers& workers) noexcept {
   LinearArgs quantised = args;
   quantised.ldx = kernel.row_words(args.k);
   float* const rows = workers.quantised;
-  float* const scales = rows + round_up(args.m, kRowsAhead) * quantised.ldx;
+  auto* const beside =
+      reinterpret_cast<int8::Row*>(rows + round_up(args.m, kRowsAhead) * quantised.ldx);
   const int64_t step = std::max<int64_t>(1, kPiece / args.k);
   const int64_t pieces = ceil_div(args.m, step);
   if (pieces < 3) {
-    kernel.quantise(args, 0, args.m, rows, scales);
+    kernel.quantise(args, 0, args.m, rows, beside);
   } else {
     workers.pool->parallel_for(pieces, [&](int64_t item, int) {
-      kernel.quantise(args, item * step, std::min(args.m, (item + 1) * step), rows, scales);
+      kernel.quantise(args, item * step, std::min(args.m, (item + 1) * step), rows, beside);
     });
   }
   quantised.x = rows;
-  quantised.x_scales = scales;
+  quantised.x_rows = beside;
   drive(kernel, quantised, workers);
 }
 
 int64_t quantised_floats(const LinearKernel& kernel, int64_t rows, int64_t k) noexcept {
-  return round_up(rows, kRowsAhead) * (kernel.row_words(k) + 1);
+  constexpr int64_t kBeside = sizeof(int8::Row) / sizeof(float);
+  return round_up(rows, kRowsAhead) * (kernel.row_words(k) + kBeside);
 }
 
 void linear_int4(const LinearArgs& args, const Workers& workers) noexcept {

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "base/dtype.h"
+#include "exec/int8.h"
 
 namespace trine {
 
@@ -60,7 +61,8 @@ inline constexpr DType kInt4Groups = DType::kU8, kQ8Groups = DType::kU16;
 // `linear_bf16` takes the same with weights in bf16, and rounds x to bf16 before it multiplies;
 // sums and all that follows stay in fp32.
 // `linear_int8` takes weights as int8 with a scale for each column of y, and each row of x times
-// its own scale rounded to int8 (exec/int8.h). Their products are summed as integers, so exactly.
+// its own scale rounded to int8, but for two outliers (exec/int8.h). Their products are summed as
+// integers, so exactly.
 // `linear_int4` and `linear_q8` take weights in groups of 32 of K (weights/groups.h), and round x
 // in the same groups to integers of -127 .. 127 times a float, the largest magnitude / 127. Sums
 // within a group are exact; they are added up in ascending order.
@@ -77,8 +79,8 @@ struct LinearArgs {
   int64_t ldy;
   int64_t m, n, k;
   Activation activation;
-  // cpu, int8: scales of the rows; then x is the rows as the kernel's `quantise` has made them.
-  const float* x_scales = nullptr;
+  // cpu, int8: then x is the rows as the kernel's `quantise` has made them, and these are beside it.
+  const int8::Row* x_rows = nullptr;
 };
 
 // Columns [h * head_dim, (h + 1) * head_dim) of q, k, v and y belong to head h (k and v: head h *

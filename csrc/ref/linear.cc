@@ -66,7 +66,10 @@ void linear_int8(const LinearArgs& args) noexcept {
   const int64_t stride = int8::row_bytes(args.k);
   for (int64_t i = 0; i < args.m; ++i) {
     const float* x = args.x + i * args.ldx;
-    const int8::Scale scale = int8::scale_of(int8::largest(x, args.k, 0.0f));
+    int8::Largest largest;
+    for (int64_t k = 0; k < args.k; ++k) largest.add(std::fabs(x[k]));
+    const int8::Scale scale =
+        int8::scale_of(int8::largest(x, args.k, 0.0f), largest.most[int8::kOutliers]);
     for (int64_t j = 0; j < args.n; ++j) {
       const int8_t* w = static_cast<const int8_t*>(args.w) + j * stride;
       int64_t sum = 0;

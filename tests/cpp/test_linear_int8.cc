@@ -82,10 +82,11 @@ class Quantised {
         rows_(1, cpu::quantised_floats(kernel, args.m, args.k)),
         scratch_(kernel.scratch_bytes(args.k)) {
     args_.ldx = kernel.row_words(args.k);
-    float* const scales = rows_.data() + (args.m + 15) / 16 * 16 * args_.ldx;
-    for (int64_t m = args.m; m-- > 0;) kernel.quantise(args, m, m + 1, rows_.data(), scales);
+    auto* const beside =
+        reinterpret_cast<int8::Row*>(rows_.data() + (args.m + 15) / 16 * 16 * args_.ldx);
+    for (int64_t m = args.m; m-- > 0;) kernel.quantise(args, m, m + 1, rows_.data(), beside);
     args_.x = rows_.data();
-    args_.x_scales = scales;
+    args_.x_rows = beside;
   }
 
   void run(Matrix<float>& y, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // linear on int8 weights: lines hold 4 of K for 16 columns, [16][4], K filled up with zeros to the
 // depth of an AMX tile. A row of x is quantised once for all columns of y, into the words that its
-// format broadcasts, and all sums are int32: exact, so every instruction set has the same.
+// format broadcasts, and all sums are int32: exact, so every instruction set has the same. What its
+// outliers have beyond their bytes is added to the sums in the end.
 //
 // Where there is a dot product of bytes, a word is 4 of K and a line takes one instruction. On x86
 // it multiplies unsigned bytes with signed ones, so x is stored with 128 added, and 128 times the
@@ -45,26 +46,58 @@ static int64_t row_words(int64_t k) noexcept {
   return words / kPanel % 2 == 0 ? words + kPanel : words;
 }
 
-template <class Format>
-static void quantise_row(const float* x, int64_t k, float* to, float* scale) {
+// The largest magnitude of a row, or NaN, and the largest but for outliers.
+struct RowLargest {
+  float most, usual;
+};
+
+static RowLargest largest_of_row(const float* x, int64_t k) {
+  static_assert(int8::kOutliers == 2);
   constexpr int64_t kLanes = Vec::kLanes;
-  const int64_t whole = k / kLanes * kLanes;
-  Vec largest = LoadN(x + whole, k - whole);
-  for (int64_t i = 0; i < whole; i += kLanes) largest = MaxMagnitude(LoadU(x + i), largest);
-  float lanes[kLanes];
-  StoreU(MaxMagnitude(largest, Zero()), lanes);
-  float most = 0.0f;
+  Vec first = Zero(), second = Zero(), third = Zero();  // of each lane
+  const auto add = [&](Vec v) {
+    const Vec magnitude = MaxMagnitude(v, Zero());
+    const Vec a = Min(magnitude, first), b = Min(a, second);
+    first = MaxMagnitude(magnitude, first);
+    second = Max(a, second);
+    third = Max(b, third);
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= k; i += kLanes) add(LoadU(x + i));
+  if (i < k) add(LoadN(x + i, k - i));
+  float lanes[3 * kLanes];
+  StoreU(first, lanes);
+  StoreU(second, lanes + kLanes);
+  StoreU(third, lanes + 2 * kLanes);
+  int8::Largest largest;
+  for (const float lane : lanes) largest.add(lane);
+  float most = largest.most[0];
   for (const float lane : lanes) {
-    if (!(lane <= most) && most == most) most = lane;  // NaN comes and stays
+    if (lane != lane) most = lane;
   }
-  const int8::Scale found = int8::scale_of(most);
-  *scale = found.scale;
+  return {most, largest.most[int8::kOutliers]};
+}
+
+template <class Format>
+static int8::Row quantise_row(const float* x, int64_t k, float* to) {
+  constexpr int64_t kLanes = Vec::kLanes;
+  const RowLargest largest = largest_of_row(x, k);
+  const int8::Scale found = int8::scale_of(largest.most, largest.usual);
+  int8::Row row = {found.scale, 0, {}};
   const Vec inverse = Set(found.inverse), rounder = Set(int8::kRounder + Format::kOffset);
+  const Vec most = Set(int8::kMost), least = Set(-int8::kMost);
   const int64_t depth = Format::lines(k) * Format::kElements;
   const auto integers = [&](int64_t i, uint8_t* bytes) {
     const int64_t rest = i < k ? at_most(k - i, kLanes) : 0;
     const Vec v = rest == kLanes ? LoadU(x + i) : LoadN(x + (rest > 0 ? i : 0), rest);
-    StoreLowBytes(Add(Mul(v, inverse), rounder), bytes);
+    const Vec scaled = Mul(v, inverse), within = Min(Max(scaled, least), most);
+    StoreLowBytes(Add(within, rounder), bytes);
+    if (!Differ(scaled, within)) return;
+    for (int64_t j = i; j < i + rest; ++j) {
+      const int32_t beyond = int8::rest_of(int8::quantised(x[j], found.inverse));
+      if (beyond == 0) continue;
+      row.outlier[row.outliers++] = {static_cast<int32_t>(j), beyond};
+    }
   };
   if constexpr (Format::kSteps == 1) {
     auto* const bytes = reinterpret_cast<uint8_t*>(to);
@@ -77,14 +110,15 @@ static void quantise_row(const float* x, int64_t k, float* to, float* scale) {
       for (int64_t j = 0; j < kChunk; j += 4, to += Format::kSteps) Format::store(bytes + j, to);
     }
   }
+  return row;
 }
 
 template <class Format>
 static void quantise(const LinearArgs& args, int64_t m0, int64_t m1, float* rows,
-                     float* scales) noexcept {
+                     int8::Row* beside) noexcept {
   const int64_t words = row_words<Format>(args.k);
   for (int64_t m = m0; m < m1; ++m)
-    quantise_row<Format>(args.x + m * args.ldx, args.k, rows + m * words, scales + m);
+    beside[m] = quantise_row<Format>(args.x + m * args.ldx, args.k, rows + m * words);
 }
 
 template <class Format>

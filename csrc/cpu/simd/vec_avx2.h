@@ -154,6 +154,9 @@ static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
       _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(halves, halves));
 }
+static TRINE_INLINE bool Differ(Vec a, Vec b) {
+  return _mm256_movemask_ps(_mm256_cmp_ps(a.v, b.v, _CMP_NEQ_UQ)) != 0;
+}
 
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(a.v), _mm256_extractf128_ps(a.v, 1));

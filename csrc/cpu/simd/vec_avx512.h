@@ -135,6 +135,9 @@ static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) {
 static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(Ints(a)));
 }
+static TRINE_INLINE bool Differ(Vec a, Vec b) {
+  return _mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ) != 0;
+}
 
 static TRINE_INLINE float ReduceSum(Vec a) {
   const __m256 s8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));

@@ -218,6 +218,13 @@ static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) { TRINE_LANES(MaxMagnitude(a.
 static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
   for (int i = 0; i < Vec::kLanes; ++i) to[i] = static_cast<uint8_t>(BitsOf(a.v[i]) & 0xffu);
 }
+// Whether any lane of one is not the other's, or NaN.
+static TRINE_INLINE bool Differ(Vec a, Vec b) {
+  for (int i = 0; i < Vec::kLanes; ++i) {
+    if (a.v[i] != b.v[i]) return true;
+  }
+  return false;
+}
 
 #undef TRINE_LANES
 
