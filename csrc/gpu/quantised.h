@@ -15,8 +15,10 @@
 //
 // What linears compute, as on the CPU. All else of such a model, attention and values between ops
 // included, is float32; linears whose weight is kept have it in bfloat16.
-//   kI8: a row of x becomes integers and a scale (int8::scale_of of the largest magnitude of the
-//     whole row, int8::quantised). Products are summed up in integers, exactly, and
+//   kI8: a row of x becomes integers and a scale (int8::scale_of of the largest and the third
+//     largest magnitude of the whole row, int8::quantised); two of them at most, its outliers, have
+//     16 bits. Where others are bytes, what those have beyond is beside them, an int8::Row.
+//     Products are summed up in integers, exactly, and
 //       y = act(float(sum) * w_scale * x_scale + bias) + residual
 //     (round after each operation, in this order: the CPU's bits).
 //   groups: x likewise, in groups of 32 of k with a scale each, 127 / largest and largest / 127,

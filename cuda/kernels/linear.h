@@ -68,9 +68,9 @@ constexpr int64_t linear_ldw(DType dtype, int64_t k) {
 inline constexpr int64_t kGroupsAtOnce = 4;
 inline constexpr int64_t kGroupedStage = kGroupsAtOnce * kGroup;  // of k
 
-// Bytes from one row of x in integers to the next. Beside int8 the rows are as w's, with [m] scales
-// behind them; beside groups each 128 of k are their integers, then 4 pairs of float: the scale of
-// a group, and it times the sum of the integers.
+// Bytes from one row of x in integers to the next. Beside int8 the rows are as w's, with [m]
+// int8::Row behind them; beside groups each 128 of k are their integers, then 4 pairs of float: the
+// scale of a group, and it times the sum of the integers.
 constexpr int64_t rounded_ldx(DType w_dtype, int64_t k) {
   return w_dtype == DType::kI8
              ? gpu::quantised_ldw(w_dtype, k)
@@ -80,7 +80,8 @@ constexpr int64_t rounded_ldx(DType w_dtype, int64_t k) {
 // Bytes that linear needs beside its operands.
 constexpr int64_t linear_workspace(DType w_dtype, int64_t m, int64_t k) {
   if (!gpu::is_quantised_form(w_dtype)) return 0;
-  return m * (rounded_ldx(w_dtype, k) + (w_dtype == DType::kI8 ? 4 : 0));
+  return m * (rounded_ldx(w_dtype, k) +
+              (w_dtype == DType::kI8 ? static_cast<int64_t>(sizeof(int8::Row)) : 0));
 }
 
 // Dense rows of weights as linear reads them: converted, and filled up with zeros.

@@ -16,8 +16,8 @@ struct LinearParams {
   const float* bias;
   const void* residual;
   void* y;
-  const void* w_scales;   // of integers: a float a row, or a pair of half a group
-  const float* x_scales;  // beside int8
+  const void* w_scales;       // of integers: a float a row, or a pair of half a group
+  const int8::Row* x_beside;  // beside int8
   int64_t ldx, ldw, ldr, ldy;
   int m, n, k;
   int chunk, chunks;  // see linear_mma.cuh

@@ -16,7 +16,7 @@ RoundParams round_params(const LinearArgs& args) {
   p.x_is_bf16 = args.x.dtype == DType::kBF16, p.vectors = moves4(args.x);
   p.rows = static_cast<unsigned char*>(args.workspace);
   p.ld = rounded_ldx(args.w_dtype, args.k);
-  p.scales = reinterpret_cast<float*>(p.rows + args.m * p.ld);
+  p.beside = reinterpret_cast<int8::Row*>(p.rows + args.m * p.ld);
   p.m = static_cast<int>(args.m), p.k = static_cast<int>(args.k);
   return p;
 }
@@ -39,7 +39,7 @@ cudaError_t launch(const LinearArgs& args, cudaStream_t stream) {
   const cudaError_t error = round_x(args, x, stream);
   if (error != cudaSuccess) return error;
   LinearParams p = params<T>(args);
-  p.x = x.rows, p.ldx = x.ld, p.x_scales = x.scales;
+  p.x = x.rows, p.ldx = x.ld, p.x_beside = x.beside;
   p.w_scales = static_cast<const unsigned char*>(args.w) + args.n * args.ldw;
   return tiles::launch<T, Tile, true>(p, stream);
 }

@@ -41,6 +41,59 @@ struct Operand<int8_t> {
   }
 };
 
+// What outliers of x have beyond their bytes, times their weights. Neighbouring threads have rows,
+// not columns: with outliers of many rows in the same few columns of x, as models have them, they
+// read the same few bytes of a row of w. A row without outliers costs the look at it.
+template <class Tile>
+struct Rest<int8_t, Tile> {
+  static constexpr bool kExists = true;
+  static constexpr int kQuads = Tile::kCols / 4;
+  static_assert(Tile::kRows <= Tile::kThreads);
+  const LinearParams& p;
+  int row, quad, step, cols;
+  const int8_t* w;
+  int8::Row x;
+  int32_t products[4];
+
+  TRINE_DEV Rest(const LinearParams& params, int row0, int col0, int rows, int col_count)
+      : p(params), cols(col_count) {
+    const int thread = static_cast<int>(threadIdx.x);
+    step = static_cast<int>(blockDim.x) / rows, row = thread % rows, quad = thread / rows;
+    w = static_cast<const int8_t*>(p.w) + col0 * p.ldw;
+    x = p.x_beside[row0 + row];
+    if (quad >= step) x.outliers = 0;
+    // A decode step would wait for memory once more in the end; larger tiles need the registers.
+    if constexpr (Tile::kTight) multiply(quad);
+  }
+
+  TRINE_DEV void multiply(int at) {
+#pragma unroll
+    for (int c = 0; c < 4; ++c) {
+      products[c] = 0;
+#pragma unroll
+      for (int i = 0; i < int8::kOutliers; ++i) {
+        const int col = at * 4 + c;
+        if (i < x.outliers && col < cols)
+          products[c] += x.outlier[i].rest * w[col * p.ldw + x.outlier[i].at];
+      }
+    }
+  }
+
+  TRINE_DEV void add(int32_t* sums) {
+    // Narrow tiles have a thread for each four sums.
+    constexpr bool kOnce = Tile::kTight && Tile::kRows * kQuads <= Tile::kThreads;
+    if (x.outliers == 0) return;
+    for (int at = quad; at < kQuads; at += step) {
+      if (!Tile::kTight || (!kOnce && at != quad)) multiply(at);
+      int32_t* const to = sums + row * Tile::kLdSums + at * 4;
+      const int4 so_far = load_four(to);
+      store_four(to, {so_far.x + products[0], so_far.y + products[1], so_far.z + products[2],
+                      so_far.w + products[3]});
+      if (kOnce) break;
+    }
+  }
+};
+
 template <int bits>
 struct Groups {};
 

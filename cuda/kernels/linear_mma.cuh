@@ -287,6 +287,7 @@ TRINE_DEV void run_linear(const LinearParams& p) {
     }
   }
   const Finisher<T, Tile> finisher(p, row0, col0, loader.rows);
+  Rest<T, Tile> rest(p, row0, col0, loader.rows, loader.cols);
   int slot = 0;
   for (int round = 0; round < rounds; ++round) {
     const int chunk = round * groups + group;
@@ -306,6 +307,10 @@ TRINE_DEV void run_linear(const LinearParams& p) {
       const int left = p.chunks - round * groups, parts = left < groups ? left : groups;
       if (group < parts) tile.put(c, sums + group * (Tile::kSumsBytes / 4), lane);
       __syncthreads();
+      if (Rest<T, Tile>::kExists && round + 1 == rounds) {
+        rest.add(sums);
+        __syncthreads();
+      }
       finisher.fold(sums, sums + groups * (Tile::kSumsBytes / 4), parts, round == 0,
                     round + 1 == rounds);
       if (round + 1 < rounds) __syncthreads();
@@ -318,6 +323,10 @@ TRINE_DEV void run_linear(const LinearParams& p) {
     __syncthreads();  // the sums take the ring's place
     tile.put(sum, sums, lane);
     __syncthreads();
+    if constexpr (Rest<T, Tile>::kExists) {
+      rest.add(sums);
+      __syncthreads();
+    }
     finisher.fold(sums, nullptr, 1, true, true);
   }
 }

@@ -13,8 +13,8 @@ struct RoundParams {
   int64_t ldx;
   bool x_is_bf16, vectors;
   unsigned char* rows;
-  int64_t ld;     // bytes
-  float* scales;  // beside int8
+  int64_t ld;         // bytes
+  int8::Row* beside;  // beside int8
   int m, k;
 };
 
@@ -35,6 +35,17 @@ TRINE_DEV uint32_t largest_of_lanes(uint32_t x) {
   return x;
 }
 
+// The three largest of some magnitudes, as bits, in falling order.
+struct ThreeLargest {
+  static_assert(int8::kOutliers == 2);
+  uint32_t most[3];
+
+  TRINE_DEV void add(uint32_t bits) {
+    const uint32_t a = min(bits, most[0]), b = min(a, most[1]);
+    most[0] = max(bits, most[0]), most[1] = max(a, most[1]), most[2] = max(b, most[2]);
+  }
+};
+
 struct RowScale {
   float scale, inverse;
 };
@@ -45,6 +56,13 @@ TRINE_DEV RowScale row_scale(uint32_t largest_bits) {
   if (largest_bits >= 0x7f800000u) return {__uint_as_float(0x7fc00000u), 0.0f};
   if (largest < 0x1p-100f) return {0.0f, 0.0f};
   return {__fdiv_rn(largest, 127.0f), __fdiv_rn(127.0f, largest)};
+}
+
+// int8::scale_of of a token's values.
+TRINE_DEV RowScale row_scale(const ThreeLargest& largest) {
+  if (largest.most[0] >= 0x7f800000u) return row_scale(largest.most[0]);
+  const float least = __fmul_rn(__uint_as_float(largest.most[0]), int8::kMost / int8::kMostOutlier);
+  return row_scale(max(largest.most[2], magnitude_bits(least)));
 }
 
 // To nearest, ties to even; 0 of NaN and infinity, whose inverse is 0. The low bits of the sum.
@@ -63,31 +81,56 @@ TRINE_DEV void load_quad(float (&v)[4], const RoundParams& p, int row, int quad)
   load4(v, p.x, row * p.ldx + 4 * quad, p.x_is_bf16, p.vectors, p.k - 4 * quad);
 }
 
-// A block a row.
+// A block a row. Which of two outliers comes first depends on who is first, the sum of both
+// doesn't.
 TRINE_GLOBAL void __launch_bounds__(kRoundThreads) linear_round_rows(const RoundParams p) {
-  TRINE_SHARED(uint32_t, of_warps, kRoundThreads / 32);
+  constexpr int kWarps = kRoundThreads / 32;
+  constexpr auto kByte = static_cast<int32_t>(int8::kMost);
+  TRINE_SHARED(uint32_t, of_warps, kWarps * 3);
+  TRINE_SHARED(int32_t, outliers, 1);
   const int row = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
   const int quads = (p.k + 15) / 16 * 4;
-  uint32_t largest = 0;
+  ThreeLargest largest = {};
   for (int quad = thread; quad < quads; quad += kRoundThreads) {
     float v[4];
     load_quad(v, p, row, quad);
-    largest = max(largest, largest_of(v));
+    for (int i = 0; i < 4; ++i) largest.add(magnitude_bits(v[i]));
   }
-  largest = largest_of_lanes<32>(largest);
-  if (thread % 32 == 0) of_warps[thread / 32] = largest;
+#pragma unroll
+  for (int step = 16; step > 0; step /= 2) {
+    uint32_t others[3];
+    for (int i = 0; i < 3; ++i) others[i] = __shfl_xor_sync(0xffffffffu, largest.most[i], step);
+    for (int i = 0; i < 3; ++i) largest.add(others[i]);
+  }
+  if (thread % 32 == 0) {
+    for (int i = 0; i < 3; ++i) of_warps[thread / 32 * 3 + i] = largest.most[i];
+  }
+  if (thread == 0) outliers[0] = 0;
   __syncthreads();
-  for (int i = 0; i < kRoundThreads / 32; ++i) largest = max(largest, of_warps[i]);
+  for (int warp = 0; warp < kWarps; ++warp) {
+    if (warp == thread / 32) continue;
+    for (int i = 0; i < 3; ++i) largest.add(of_warps[warp * 3 + i]);
+  }
   const RowScale scale = row_scale(largest);
   unsigned char* const to = p.rows + row * p.ld;
+  int8::Row* const beside = p.beside + row;
   for (int quad = thread; quad < quads; quad += kRoundThreads) {
     float v[4];
     load_quad(v, p, row, quad);
     int32_t q[4];
-    for (int i = 0; i < 4; ++i) q[i] = rounded(v[i], scale.inverse);
+    for (int i = 0; i < 4; ++i) {
+      const int32_t integer = rounded(v[i], scale.inverse);
+      q[i] = max(-kByte, min(integer, kByte));
+      if (q[i] != integer)
+        beside->outlier[atomicAdd(&outliers[0], 1)] = {4 * quad + i, integer - q[i]};
+    }
     reinterpret_cast<uint32_t*>(to)[quad] = pack4(q);
   }
-  if (thread == 0) p.scales[row] = scale.scale;
+  __syncthreads();
+  if (thread == 0) {
+    beside->scale = scale.scale, beside->outliers = outliers[0];
+    for (int i = outliers[0]; i < int8::kOutliers; ++i) beside->outlier[i] = {0, 0};
+  }
 }
 
 // Four numbers a thread, a group 8 lanes, a stage of k a warp.

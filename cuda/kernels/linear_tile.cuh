@@ -135,6 +135,15 @@ TRINE_DEV void add(Sum (&sum)[rows][cols][4], const Sum (&c)[rows][cols][4]) {
   }
 }
 
+// What is added to a tile's sums in shared memory when the last products are in them.
+template <class T, class Tile>
+struct Rest {
+  static constexpr bool kExists = false;
+  TRINE_DEV Rest(const LinearParams&, int, int, int, int) {}
+  template <class Sum>
+  TRINE_DEV void add(Sum*) const {}
+};
+
 // What a thread does with the sums of a block's tile: four columns, the same ones in each row that
 // it has. Bias and the first residual are fetched before the sums are there.
 template <class T, class Tile>
@@ -187,7 +196,7 @@ struct Finisher {
   TRINE_DEV void finish(const Sum (&sums)[4], int r) const {
     float v[4], own[4];
     if constexpr (kScales) {  // in the CPU's order, without fused multiply-adds
-      const float scale = p.x_scales[row0 + r];
+      const float scale = p.x_beside[row0 + r].scale;
       for (int i = 0; i < 4; ++i) {
         v[i] = __fmul_rn(__fmul_rn(__int2float_rn(sums[i]), scales[i]), scale);
         v[i] = __fadd_rn(v[i], bias[i]);

@@ -40,7 +40,8 @@ inline int64_t scales_of(constant LinearArgs& args) {
 }
 
 // Integers on both sides: 256 products of them (kChunkK) are exact in float, and so is what the
-// simdgroups add up, in whatever order; chunks are added as int, in which k up to 2^17 fits.
+// simdgroups add up, in whatever order, two outliers of x with 16 bits among them; chunks are added
+// as int, in which k up to 2^17 fits.
 struct I8 {};
 template <>
 struct WeightsOf<I8> {
@@ -51,7 +52,7 @@ struct WeightsOf<I8> {
     if (k < args.k) load4_int8(w, args.w_first + int64_t(row) * args.ldw + k, v);
   }
 };
-static_assert(kChunkK * 127 * 127 <= 1 << 24, "exact in float");
+static_assert(kChunkK * 127 * 127 + 2 * (32767 - 127) * 127 <= 1 << 24, "exact in float");
 
 // A group is a stage of k.
 template <int kBytes>
@@ -102,13 +103,18 @@ kernel void linear(device const char* x [[buffer(0)]], device const char* w [[bu
   TRINE_SHARED(float, x_scales, WeightsOf<T>::kRounds == kToIntegers ? 2 * kRows : 1);
   if (kRounds == kToIntegers) {
     for (int row = int(simd); row < kRows; row += kSplit ? groups : 4) {
-      float most[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+      Largest largest = {{0, 0, 0}};
       for (int k = int(lane) * 4; row0 + row < args.m && k < args.k; k += 128) {
         float v[4];
         load4(x, args.x, row0 + row, k, args.k, v);
-        for (int c = 0; c < 4; ++c) most[c] = larger(most[c], fabs(v[c]));
+        for (int c = 0; c < 4; ++c) add_magnitude(largest, as_type<uint>(fabs(v[c])));
       }
-      const Rounding rounding = rounding_of(largest_of_lanes(most, 32));
+      for (ushort step = 16; step > 0; step /= 2) {
+        uint others[3];
+        for (int i = 0; i < 3; ++i) others[i] = simd_shuffle_xor(largest.most[i], step);
+        for (int i = 0; i < 3; ++i) add_magnitude(largest, others[i]);
+      }
+      const Rounding rounding = rounding_of(largest);
       if (lane == 0) {
         x_scales[2 * row] = rounding.scale;
         x_scales[2 * row + 1] = rounding.inverse;

@@ -60,6 +60,24 @@ inline Rounding rounding_of(float largest) {
   if (largest < 7.888609052e-31f) return {0.0f, 0.0f};  // 2^-100
   return {largest / 127.0f, 127.0f / largest};
 }
+// Of a row of x: two of its numbers may be outliers, whose integers are up to 32767. The three
+// largest magnitudes, as bits: in that order NaN is larger than infinity, and both than numbers.
+struct Largest {
+  uint most[3];
+};
+inline void add_magnitude(thread Largest& largest, uint bits) {
+  const uint a = min(bits, largest.most[0]), b = min(a, largest.most[1]);
+  largest.most[0] = max(bits, largest.most[0]);
+  largest.most[1] = max(a, largest.most[1]);
+  largest.most[2] = max(b, largest.most[2]);
+}
+inline Rounding rounding_of(const thread Largest& largest) {
+  const float most = as_type<float>(largest.most[0]), usual = as_type<float>(largest.most[2]);
+  if (largest.most[0] >= 0x7f800000u) return rounding_of(most);
+  const float least = most * (127.0f / 32767.0f);
+  return rounding_of(usual > least ? usual : least);
+}
+
 inline float rounded(float x, float inverse) { return inverse == 0.0f ? 0.0f : rint(x * inverse); }
 
 // The largest magnitude of four numbers and of those of `lanes` neighbours, a power of two.

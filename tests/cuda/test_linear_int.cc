@@ -45,11 +45,13 @@ struct Rounded {
   std::vector<float> scales;
 };
 
-Rounded rounded_row(const float* x, int64_t k, int64_t step) {
+Rounded rounded_row(DType form, const float* x, int64_t k) {
   Rounded row;
+  const int64_t step = form == DType::kI8 ? k : kGroup;
   for (int64_t k0 = 0; k0 < k; k0 += step) {
     const int64_t n = std::min(step, k - k0);
-    const int8::Scale scale = int8::scale_of(int8::largest(x + k0, n, 0.0f));
+    const int8::Scale scale =
+        form == DType::kI8 ? scale_of_token(x, k) : int8::scale_of(int8::largest(x + k0, n, 0.0f));
     row.scales.push_back(scale.scale);
     for (int64_t i = 0; i < n; ++i) row.q.push_back(int8::quantised(x[k0 + i], scale.inverse));
   }
@@ -72,6 +74,7 @@ struct Problem {
       const float size = i == 2 ? 0.0f : std::ldexp(1.0f, int(random.below(40)) - 20);
       for (int64_t j = 0; j < m.cols(); ++j) m.at(i, j) = random.uniform(-size, size);
     }
+    make_outliers(m);
     round_to(dtype, m);
     return m;
   }
@@ -162,8 +165,7 @@ void check_bits(const Case& c, const std::vector<std::pair<int64_t, int64_t>>& p
   Problem problem(c);
   Matrix<float> want(c.m, c.n);
   for (int64_t i = 0; i < c.m; ++i) {
-    const Rounded row = rounded_row(problem.x.row(i), c.k,
-                                    c.form == DType::kI8 ? std::max<int64_t>(c.k, 1) : kGroup);
+    const Rounded row = rounded_row(c.form, problem.x.row(i), c.k);
     for (int64_t j = 0; j < c.n; ++j) {
       want.at(i, j) = problem.sum(row, j);
       if (c.residual) want.at(i, j) += problem.residual.at(i, j);
@@ -200,6 +202,7 @@ void check_bits(const Case& c, const std::vector<std::pair<int64_t, int64_t>>& p
 TEST(linear_int_bits) {
   for (const DType form : kForms) {
     check_bits({.form = form, .m = 1, .n = 8, .k = 64}, {{0, 1}});
+    check_bits({.form = form, .m = 5, .n = 9, .k = 2}, {{0, 5}, {4, 1}});  // nothing but outliers
     check_bits({.form = form, .m = 3, .n = 5, .k = 7, .bias = false, .gap = 3, .misalign = 1},
                {{0, 3}});
     check_bits(

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <vector>
 
 #include "cpp/kernel_testing.h"
@@ -14,6 +17,41 @@
 namespace trine::test {
 
 inline constexpr DType kForms[] = {DType::kI8, kInt4Groups, kQ8Groups};
+
+// Rows of tokens as models have them, and as no model has: two outliers, one, none, equal numbers,
+// and two that leave nothing of the others.
+inline void make_outliers(Matrix<float>& x) {
+  const int64_t k = x.cols();
+  for (int64_t i = 0; i < x.rows(); ++i) {
+    const float most = int8::largest(x.row(i), k, 0.0f);
+    switch (i % 5) {
+      case 0:
+        x.at(i, k / 2) = -200 * most, x.at(i, k - 1) = 50 * most;
+        break;
+      case 1:
+        x.at(i, k / 3) = -50 * most;
+        break;
+      case 3:
+        for (int64_t j = 0; j < k; ++j) x.at(i, j) = most;
+        break;
+      case 4:
+        x.at(i, 0) = 1e6f * most, x.at(i, k - 1) = -9e5f * most;
+        break;
+      default:
+        break;
+    }
+  }
+}
+
+// Of a token in int8: by sorting, which kernels do not.
+inline int8::Scale scale_of_token(const float* x, int64_t k) {
+  std::vector<float> magnitudes(int8::kOutliers + 1);
+  for (int64_t i = 0; i < k; ++i) {
+    if (!std::isnan(x[i])) magnitudes.push_back(std::fabs(x[i]));
+  }
+  std::sort(magnitudes.begin(), magnitudes.end(), std::greater<>());
+  return int8::scale_of(int8::largest(x, k, 0.0f), magnitudes[int8::kOutliers]);
+}
 
 // Random weights as kernels and as the reference read them.
 struct QuantisedWeights {

@@ -24,7 +24,7 @@ void expect_int8(const QuantisedWeights& w, const LinearArgs& a) {
   const size_t stride = size_t(int8::row_bytes(a.k));
   for (int64_t i = 0; i < a.m; ++i) {
     const float* const x = a.x + i * a.ldx;
-    const int8::Scale scale = int8::scale_of(int8::largest(x, a.k, 0.0f));
+    const int8::Scale scale = scale_of_token(x, a.k);
     for (int64_t j = 0; j < a.n; ++j) {
       const uint8_t* const row = w.rows.data() + size_t(j) * stride;
       int64_t sum = 0;
@@ -61,6 +61,7 @@ void check(DType form, const Case& c) {
   Random random(uint64_t(c.m * 7 + c.n));
   Matrix<float> x(c.m, c.k), residual(c.m, c.n), want(c.m, c.n), exact(c.m, c.n);
   x.fill(random, c.large ? 0.5f : -1.0f), residual.fill(random);
+  make_outliers(x);
   if (c.m > 8) {  // rows that are nothing, next to nothing, and not finite
     for (int64_t k = 0; k < c.k; ++k) x.at(1, k) = 0.0f, x.at(2, k) *= 0x1p-110f;
     x.at(4, c.k - 1) = std::numeric_limits<float>::infinity();
@@ -124,17 +125,19 @@ void check(DType form, const Case& c) {
     }
   }
   // x and w are rounded once more, as floats; products and sums as in tests/gpu/test_linear.cc.
-  // A number of x is 1 at most, and what it is rounded to little more.
   const double rounding = gamma(std::min<int64_t>(c.k, 256) + (c.k + 255) / 256 + 5);
   const double most = form == DType::kI8 ? 127 * 0.01 : form == kQ8Groups ? 26.5 : 2.5;
-  CHECK_CLOSE(name, got, want,
-              [&](int64_t, int64_t) { return 1.1 * double(c.k) * most * rounding + 4 * kUnit; });
+  CHECK_CLOSE(name, got, want, [&](int64_t i, int64_t) {
+    const double size = std::max(1.0f, int8::largest(x.row(i), c.k, 0.0f));
+    return (1.1 * double(c.k) * most * rounding + 4 * kUnit) * size;
+  });
 }
 
 TEST(linear_on_few_bits) {
   for (const DType form : kForms) {
     check(form, {1, 20, 64, true});
     check(form, {3, 17, 50, false, true});
+    check(form, {5, 9, 2});  // nothing but outliers
     check(form, {33, 40, 290, true, true});
     check(form, {9, 5, 1030});
   }
