@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "exec/args.h"
+#include "exec/int8.h"
 
 namespace trine::cpu {
 
@@ -36,6 +37,18 @@ inline constexpr int64_t kPanel = 16;
 inline constexpr int64_t kBF16Depth = 32;
 inline constexpr int64_t kInt8Depth = 64;  // likewise of int8
 
+// What a row of x has beside its bytes: its scale, and what outliers exceed their bytes by, as the
+// pair of int16 (one is zero) that multiplies the even bytes of a line of w, or the odd ones.
+struct QuantisedRow {
+  struct Outlier {
+    int32_t line;  // floats from the first line of a panel
+    float even, odd;
+  };
+  float scale;
+  int32_t outliers;
+  Outlier outlier[int8::kOutliers];
+};
+
 struct LinearKernel {
   // Rows [m0, m1), columns [n0, n1) of y; n0 is a multiple of kPanel, and so is n1 unless it is N.
   // `scratch` holds scratch_bytes(K) bytes, 64-byte aligned, for this thread alone.
@@ -45,9 +58,10 @@ struct LinearKernel {
   int64_t row_step = 1;  // rows are shared out in multiples of this, the height of its tiles
 
   // Of a kernel that takes x quantised: rows [m0, m1) into `rows`, row_words(K) apart, and what
-  // they have beside their bytes into `beside[m]`. `run` may read rows up to the next multiple of 16.
+  // they have beside their bytes into `beside[m]`. `run` may read rows up to the next multiple
+  // of 16.
   void (*quantise)(const LinearArgs&, int64_t m0, int64_t m1, float* rows,
-                   int8::Row* beside) noexcept = nullptr;
+                   QuantisedRow* beside) noexcept = nullptr;
   int64_t (*row_words)(int64_t k) noexcept = nullptr;
 };
 

@@ -137,7 +137,7 @@ void linear_int8(const LinearArgs& args, const Workers& workers) noexcept {
   quantised.ldx = kernel.row_words(args.k);
   float* const rows = workers.quantised;
   auto* const beside =
-      reinterpret_cast<int8::Row*>(rows + round_up(args.m, kRowsAhead) * quantised.ldx);
+      reinterpret_cast<QuantisedRow*>(rows + round_up(args.m, kRowsAhead) * quantised.ldx);
   const int64_t step = std::max<int64_t>(1, kPiece / args.k);
   const int64_t pieces = ceil_div(args.m, step);
   if (pieces < 3) {
@@ -153,7 +153,7 @@ void linear_int8(const LinearArgs& args, const Workers& workers) noexcept {
 }
 
 int64_t quantised_floats(const LinearKernel& kernel, int64_t rows, int64_t k) noexcept {
-  constexpr int64_t kBeside = sizeof(int8::Row) / sizeof(float);
+  constexpr int64_t kBeside = sizeof(QuantisedRow) / sizeof(float);
   return round_up(rows, kRowsAhead) * (kernel.row_words(k) + kBeside);
 }
 

@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "base/dtype.h"
-#include "exec/int8.h"
 
 namespace trine {
 
@@ -54,6 +53,10 @@ struct KvView {
 // safetensors has to hold them, so no type of our own would do.)
 inline constexpr DType kInt4Groups = DType::kU8, kQ8Groups = DType::kU16;
 
+namespace cpu {
+struct QuantisedRow;
+}
+
 // y[M, N] = act(x[M, K] . w[N, K]^T + bias[N]) + residual[M, N]
 // The sum over K runs in ascending k with one accumulator per element (fused multiply-add where the
 // ISA has it), for every M, every blocking and every thread count: this is what makes results
@@ -79,8 +82,9 @@ struct LinearArgs {
   int64_t ldy;
   int64_t m, n, k;
   Activation activation;
-  // cpu, int8: then x is the rows as the kernel's `quantise` has made them, and these are beside it.
-  const int8::Row* x_rows = nullptr;
+  // cpu, int8: then x is the rows as the kernel's `quantise` has made them, and these are beside
+  // it.
+  const cpu::QuantisedRow* x_rows = nullptr;
 };
 
 // Columns [h * head_dim, (h + 1) * head_dim) of q, k, v and y belong to head h (k and v: head h *

@@ -83,7 +83,7 @@ class Quantised {
         scratch_(kernel.scratch_bytes(args.k)) {
     args_.ldx = kernel.row_words(args.k);
     auto* const beside =
-        reinterpret_cast<int8::Row*>(rows_.data() + (args.m + 15) / 16 * 16 * args_.ldx);
+        reinterpret_cast<cpu::QuantisedRow*>(rows_.data() + (args.m + 15) / 16 * 16 * args_.ldx);
     for (int64_t m = args.m; m-- > 0;) kernel.quantise(args, m, m + 1, rows_.data(), beside);
     args_.x = rows_.data();
     args_.x_rows = beside;
@@ -272,15 +272,17 @@ TEST(linear_int8_rows_that_are_no_numbers) {
   }
 }
 
-// With one weight of 1 a row comes back as it was quantised.
+// With one weight of 1 a row comes back as it was quantised: 254 times 127 is a 16-bit integer.
 TEST(linear_int8_rounds_to_nearest_even) {
   Random random(17);
   const Case c = {40, 64, 64};
   Problem problem(c, random);
   problem.w().fill(0.0f);
   for (int64_t i = 0; i < c.k; ++i) problem.w().at(i, i) = 1.0f;
-  for (int64_t i = 0; i < c.m; ++i) problem.x().at(i, 63) = 127.0f * float(1 + i % 2);
-  for (int64_t k = 0; k < 63; ++k) problem.x().at(0, k) = float(k) - 31.5f;  // ties
+  for (int64_t i = 0; i < c.m; ++i) {
+    for (int64_t k = 61; k < 64; ++k) problem.x().at(i, k) = 127.0f * float(1 + i % 2);
+  }
+  for (int64_t k = 0; k < 61; ++k) problem.x().at(0, k) = float(k) - 31.5f;  // ties
   problem.compute();
   for (const KernelTable* table : tables()) {
     Matrix<float> y = problem.result();
@@ -294,6 +296,51 @@ TEST(linear_int8_rounds_to_nearest_even) {
     }
     CHECK_EQ(y.at(0, 0), -32.0f);
     CHECK_EQ(y.at(0, 1), -30.0f);
+  }
+}
+
+// Rows of which one, two or three values are far from the others, at every place of a line and in
+// the last, partial one; beyond 16 bits, and rows of fewer values than outliers.
+TEST(linear_int8_outliers) {
+  Random random(21);
+  for (const int64_t k : {1, 2, 3, 4, 37, 70, 513}) {
+    const Case c = {24, 37, k, true, true, Activation::kNone, 0, 0};
+    Problem problem(c, random);
+    for (int64_t i = 0; i < c.m; ++i) {
+      const int64_t count = i % 4;
+      for (int64_t far = 0; far < count; ++far) {
+        const float sign = (i + far) % 2 == 0 ? 1.0f : -1.0f;
+        const float sizes[] = {3.0f, 60.0f, 250.0f, 1e6f};
+        problem.x().at(i, (k - 1 - (i * 7 + far * (i % 3 == 0 ? 1 : 5)) % k)) =
+            sign * sizes[i / 4 % 4] * float(1 + far);
+      }
+    }
+    problem.compute();
+    check_case(c, problem);
+  }
+}
+
+// An outlier costs the other values of its row nothing: they are rounded as if it were not there.
+TEST(linear_int8_outliers_leave_the_others_their_scale) {
+  Random random(22);
+  const Case c = {4, 64, 64};
+  Problem problem(c, random);
+  problem.w().fill(0.0f);
+  for (int64_t i = 0; i < c.k; ++i) problem.w().at(i, i) = 1.0f;
+  for (int64_t i = 0; i < c.m; ++i) {
+    for (int64_t k = 0; k < c.k; ++k) problem.x().at(i, k) = random.uniform(-1.0f, 1.0f);
+    problem.x().at(i, 5) = 1.0f;
+    if (i > 0) problem.x().at(i, 17 + i) = 100.0f;
+    if (i > 1) problem.x().at(i, 40) = -200.0f;
+  }
+  problem.compute();
+  for (const KernelTable* table : tables()) {
+    Matrix<float> y = problem.result();
+    Quantised(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
+    for (int64_t i = 0; i < c.m; ++i) {
+      for (int64_t k = 0; k < c.k; ++k)
+        CHECK(std::fabs(double(y.at(i, k)) - double(problem.x().at(i, k))) <= 0.5001 / 127);
+    }
   }
 }
 

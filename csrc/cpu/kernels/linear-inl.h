@@ -200,22 +200,17 @@ struct FinishArgs {
   int64_t ldw;        // from one panel to the next
 };
 
-// Integer sums as floats; `j` is the first column of the vector in the tile. An outlier's rest is
-// multiplied with the byte of its line that it belongs to, as a pair of int16 of which one is zero.
+// Integer sums as floats; `j` is the first column of the vector in the tile.
 template <class Format>
 static TRINE_INLINE Vec dequantised(const FinishArgs& t, int64_t k, int64_t j, Vec sums,
-                                    const int8::Row& row) {
+                                    const QuantisedRow& row) {
   const float* const tail = t.tail + j / kPanel * t.ldw + j % kPanel;
   const float* const lines = tail - Format::lines(k) * kPanel;
   for (int32_t i = 0; i < row.outliers; ++i) {
-    const int32_t at = row.outlier[i].at, byte = at % 4;
-    const auto rest = static_cast<uint16_t>(row.outlier[i].rest);
-    const uint16_t pair[2] = {byte < 2 ? rest : uint16_t{0}, byte < 2 ? uint16_t{0} : rest};
-    float x;
-    memcpy(&x, pair, sizeof x);
-    const Vec line = LoadU(lines + at / 4 * kPanel);
-    const Vec w = byte % 2 == 0 ? WidenEvenInt8(line) : WidenOddInt8(line);
-    sums = MulAddInt16(Set(x), w, sums);
+    const QuantisedRow::Outlier& outlier = row.outlier[i];
+    const Vec line = LoadU(lines + outlier.line);
+    sums = MulAddInt16(Set(outlier.even), WidenEvenInt8(line), sums);
+    sums = MulAddInt16(Set(outlier.odd), WidenOddInt8(line), sums);
   }
   if constexpr (Format::kOffset != 0) sums = SubInt32(sums, LoadU(tail + kPanel));
   return Mul(Mul(FloatOfInt32(sums), LoadU(tail)), Set(row.scale));
@@ -231,7 +226,8 @@ static TRINE_NOINLINE void finish_tile(const LinearArgs& args, const FinishArgs&
     if (args.bias != nullptr) bias = full ? LoadU(args.bias + n) : LoadN(args.bias + n, lanes);
     for (int64_t r = 0; r < t.rows; ++r) {
       Vec v = LoadU(t.sums + r * t.ld + j);
-      if constexpr (Format::kQuantised) v = dequantised<Format>(t, args.k, j, v, args.x_rows[t.m + r]);
+      if constexpr (Format::kQuantised)
+        v = dequantised<Format>(t, args.k, j, v, args.x_rows[t.m + r]);
       if (args.bias != nullptr) v = Add(v, bias);
       v = Activate(v, kActivation);
       if (args.residual != nullptr) {

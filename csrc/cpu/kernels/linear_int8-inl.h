@@ -78,12 +78,20 @@ static RowLargest largest_of_row(const float* x, int64_t k) {
   return {most, largest.most[int8::kOutliers]};
 }
 
+static QuantisedRow::Outlier outlier_at(int64_t k, int32_t rest) {
+  const auto half = static_cast<uint16_t>(rest);
+  const uint16_t pair[2] = {k % 4 < 2 ? half : uint16_t{0}, k % 4 < 2 ? uint16_t{0} : half};
+  QuantisedRow::Outlier out = {static_cast<int32_t>(k / 4 * kPanel), 0.0f, 0.0f};
+  memcpy(k % 2 == 0 ? &out.even : &out.odd, pair, sizeof pair);
+  return out;
+}
+
 template <class Format>
-static int8::Row quantise_row(const float* x, int64_t k, float* to) {
+static QuantisedRow quantise_row(const float* x, int64_t k, float* to) {
   constexpr int64_t kLanes = Vec::kLanes;
   const RowLargest largest = largest_of_row(x, k);
   const int8::Scale found = int8::scale_of(largest.most, largest.usual);
-  int8::Row row = {found.scale, 0, {}};
+  QuantisedRow row = {found.scale, 0, {}};
   const Vec inverse = Set(found.inverse), rounder = Set(int8::kRounder + Format::kOffset);
   const Vec most = Set(int8::kMost), least = Set(-int8::kMost);
   const int64_t depth = Format::lines(k) * Format::kElements;
@@ -95,8 +103,7 @@ static int8::Row quantise_row(const float* x, int64_t k, float* to) {
     if (!Differ(scaled, within)) return;
     for (int64_t j = i; j < i + rest; ++j) {
       const int32_t beyond = int8::rest_of(int8::quantised(x[j], found.inverse));
-      if (beyond == 0) continue;
-      row.outlier[row.outliers++] = {static_cast<int32_t>(j), beyond};
+      if (beyond != 0) row.outlier[row.outliers++] = outlier_at(j, beyond);
     }
   };
   if constexpr (Format::kSteps == 1) {
@@ -115,7 +122,7 @@ static int8::Row quantise_row(const float* x, int64_t k, float* to) {
 
 template <class Format>
 static void quantise(const LinearArgs& args, int64_t m0, int64_t m1, float* rows,
-                     int8::Row* beside) noexcept {
+                     QuantisedRow* beside) noexcept {
   const int64_t words = row_words<Format>(args.k);
   for (int64_t m = m0; m < m1; ++m)
     beside[m] = quantise_row<Format>(args.x + m * args.ldx, args.k, rows + m * words);

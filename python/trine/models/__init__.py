@@ -60,7 +60,6 @@ ARCHITECTURES: dict[str, Architecture] = (
             mpnet.build,
             mpnet.max_length,
             padding_idx=mpnet.PADDING_IDX,
-            keep=mpnet.KEEP,
         )
         for name, (task, _) in mpnet.HEADS.items()
     }
