@@ -77,6 +77,17 @@ static TRINE_INLINE int32_t rest_of(int32_t integer) noexcept {
   return integer > kByte ? integer - kByte : integer < -kByte ? integer + kByte : 0;
 }
 
+// What a token's integers have beside their bytes, as CUDA's kernels keep it.
+struct Row {
+  struct Outlier {
+    int32_t at;    // which of K
+    int32_t rest;  // int16
+  };
+  float scale;
+  int32_t outliers;
+  Outlier outlier[kOutliers];
+};
+
 // The larger of `so_far` and all magnitudes; NaN if there is one.
 static TRINE_INLINE float largest(const float* values, int64_t count, float so_far) noexcept {
   for (int64_t i = 0; i < count; ++i) {
