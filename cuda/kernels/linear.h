@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "exec/args.h"
+#include "exec/int8.h"
 #include "gpu/quantised.h"
 #include "kernels/matrix.h"
 

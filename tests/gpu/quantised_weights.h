@@ -19,12 +19,13 @@ namespace trine::test {
 inline constexpr DType kForms[] = {DType::kI8, kInt4Groups, kQ8Groups};
 
 // Rows of tokens as models have them, and as no model has: two outliers, one, none, equal numbers,
-// and two that leave nothing of the others.
+// two that leave nothing of the others, and the three largest side by side, so that one thread of a
+// kernel sees them all.
 inline void make_outliers(Matrix<float>& x) {
   const int64_t k = x.cols();
   for (int64_t i = 0; i < x.rows(); ++i) {
     const float most = int8::largest(x.row(i), k, 0.0f);
-    switch (i % 5) {
+    switch (i % 6) {
       case 0:
         x.at(i, k / 2) = -200 * most, x.at(i, k - 1) = 50 * most;
         break;
@@ -36,6 +37,10 @@ inline void make_outliers(Matrix<float>& x) {
         break;
       case 4:
         x.at(i, 0) = 1e6f * most, x.at(i, k - 1) = -9e5f * most;
+        break;
+      case 5:
+        for (int64_t j = 0; j < 3 && k > 3; ++j)
+          x.at(i, 7 * i % (k - 2) + j) = float(j + 4) * -most;
         break;
       default:
         break;
