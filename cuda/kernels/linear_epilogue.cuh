@@ -4,6 +4,7 @@
 #pragma once
 
 #include "exec/args.h"
+#include "exec/int8.h"
 #include "kernels/activate.cuh"
 #include "kernels/dialect.h"
 

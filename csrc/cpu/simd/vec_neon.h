@@ -163,9 +163,7 @@ static TRINE_INLINE void StoreLowBytes(Vec a, uint8_t* to) {
   const uint8x8_t bytes = vmovn_u16(vcombine_u16(halves, halves));
   vst1_lane_u32(reinterpret_cast<uint32_t*>(to), vreinterpret_u32_u8(bytes), 0);
 }
-static TRINE_INLINE bool Differ(Vec a, Vec b) {
-  return vminvq_u32(vceqq_f32(a.v, b.v)) == 0;
-}
+static TRINE_INLINE bool Differ(Vec a, Vec b) { return vminvq_u32(vceqq_f32(a.v, b.v)) == 0; }
 
 static TRINE_INLINE float ReduceSum(Vec a) {
   const float32x2_t s2 = vadd_f32(vget_low_f32(a.v), vget_high_f32(a.v));
