@@ -50,47 +50,55 @@ struct Rest<int8_t, Tile> {
   static constexpr int kQuads = Tile::kCols / 4;
   static_assert(Tile::kRows <= Tile::kThreads);
   const LinearParams& p;
-  int row, quad, step, cols;
-  const int8_t* w;
-  int8::Row x;
-  int32_t products[4];
+  int row0, col0, rows, cols;
+  int32_t first[4];  // products of the thread's first four columns
 
-  TRINE_DEV Rest(const LinearParams& params, int row0, int col0, int rows, int col_count)
-      : p(params), cols(col_count) {
+  // A decode step would wait for memory once more in the end; larger tiles need the registers.
+  TRINE_DEV Rest(const LinearParams& params, int first_row, int first_col, int row_count,
+                 int col_count)
+      : p(params), row0(first_row), col0(first_col), rows(row_count), cols(col_count) {
     const int thread = static_cast<int>(threadIdx.x);
-    step = static_cast<int>(blockDim.x) / rows, row = thread % rows, quad = thread / rows;
-    w = static_cast<const int8_t*>(p.w) + col0 * p.ldw;
-    x = p.x_beside[row0 + row];
-    if (quad >= step) x.outliers = 0;
-    // A decode step would wait for memory once more in the end; larger tiles need the registers.
-    if constexpr (Tile::kTight) multiply(quad);
+    if constexpr (Tile::kTight) multiply(first, p.x_beside[row0 + thread % rows], thread / rows);
   }
 
-  TRINE_DEV void multiply(int at) {
+  TRINE_DEV void multiply(int32_t (&products)[4], const int8::Row& x, int quad) const {
+    const int8_t* const w = static_cast<const int8_t*>(p.w) + col0 * p.ldw;
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       products[c] = 0;
 #pragma unroll
       for (int i = 0; i < int8::kOutliers; ++i) {
-        const int col = at * 4 + c;
+        const int col = quad * 4 + c;
         if (i < x.outliers && col < cols)
           products[c] += x.outlier[i].rest * w[col * p.ldw + x.outlier[i].at];
       }
     }
   }
 
-  TRINE_DEV void add(int32_t* sums) {
-    // Narrow tiles have a thread for each four sums.
-    constexpr bool kOnce = Tile::kTight && Tile::kRows * kQuads <= Tile::kThreads;
-    if (x.outliers == 0) return;
-    for (int at = quad; at < kQuads; at += step) {
-      if (!Tile::kTight || (!kOnce && at != quad)) multiply(at);
-      int32_t* const to = sums + row * Tile::kLdSums + at * 4;
-      const int4 so_far = load_four(to);
-      store_four(to, {so_far.x + products[0], so_far.y + products[1], so_far.z + products[2],
-                      so_far.w + products[3]});
-      if (kOnce) break;
+  TRINE_DEV void add(int32_t* sums) const {
+    const int thread = static_cast<int>(threadIdx.x), row = thread % rows;
+    const int step = static_cast<int>(blockDim.x) / rows;
+    if (thread >= step * rows) return;
+    int quad = thread / rows;
+    sums += row * Tile::kLdSums;
+    if constexpr (Tile::kTight) {
+      if (quad < kQuads) add_four(sums + quad * 4, first);
+      // Narrow tiles have a thread for each four sums.
+      if constexpr (Tile::kRows * kQuads <= Tile::kThreads) return;
+      quad += step;
     }
+    const int8::Row x = p.x_beside[row0 + row];
+    if (x.outliers == 0) return;
+    for (; quad < kQuads; quad += step) {
+      int32_t products[4];
+      multiply(products, x, quad);
+      add_four(sums + quad * 4, products);
+    }
+  }
+
+  TRINE_DEV static void add_four(int32_t* to, const int32_t (&v)[4]) {
+    const int4 so_far = load_four(to);
+    store_four(to, {so_far.x + v[0], so_far.y + v[1], so_far.z + v[2], so_far.w + v[3]});
   }
 };
 

@@ -287,7 +287,7 @@ TRINE_DEV void run_linear(const LinearParams& p) {
     }
   }
   const Finisher<T, Tile> finisher(p, row0, col0, loader.rows);
-  Rest<T, Tile> rest(p, row0, col0, loader.rows, loader.cols);
+  const Rest<T, Tile> rest(p, row0, col0, loader.rows, loader.cols);
   int slot = 0;
   for (int round = 0; round < rounds; ++round) {
     const int chunk = round * groups + group;
