@@ -94,7 +94,7 @@ def load(
     keep : sequence of str or None
         For ``"int8"`` and ``"int4"``: patterns (`fnmatch`) of the weights of linear layers that are
         not to be quantised but held in bfloat16, such as ``"*.output.dense.weight"``. By default
-        none in int4, and in int8 those that cost most (docs/design.md); ``()`` for none.
+        none.
     revision : str or None
         Branch, tag or commit, for a Hub id.
     cache_dir : path or None
@@ -218,12 +218,13 @@ def build(found: Source, *, source: str, task: str | None, how: How) -> Task:
 
     opened = found.open(source, task)
     checkpoint, root = opened.checkpoint, str(found.root)
-    keep = how.keep
-    if keep is None:
-        keep = models.ARCHITECTURES[checkpoint.architecture].keep if how.dtype == "int8" else ()
     try:
         graph = models.build(
-            opened.store, checkpoint.config, checkpoint.architecture, opened.modules, keep
+            opened.store,
+            checkpoint.config,
+            checkpoint.architecture,
+            opened.modules,
+            how.keep or (),
         )
         core = graph.compile(
             device=how.place.device, dtype=how.dtype, threads=how.threads, plugin=how.place.plugin

@@ -35,7 +35,6 @@ class Architecture:
     usual_length : where any length goes, what texts are cut to if the tokenizer doesn't say.
     causal : whether a token sees the ones before it alone; then padding ids at a text's end are
         cut off for classification, whose head reads the last token.
-    keep : patterns of weights that linears hold in bfloat16 in int8, unless the caller has others.
     """
 
     name: str
@@ -48,7 +47,6 @@ class Architecture:
     absolute: Callable[[dict[str, Any]], bool] = lambda _: False
     usual_length: Callable[[dict[str, Any]], int | None] = lambda _: None
     causal: bool = False
-    keep: tuple[str, ...] = ()
 
 
 ARCHITECTURES: dict[str, Architecture] = (
@@ -85,7 +83,6 @@ ARCHITECTURES: dict[str, Architecture] = (
             llama.max_length,
             usual_length=llama.usual_length,
             causal=True,
-            keep=llama.KEEP,
         )
         for name, (task, _) in llama.HEADS.items()
     }
