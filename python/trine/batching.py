@@ -21,6 +21,8 @@ Int32 = NDArray[np.int32]
 # Tokens per run: enough rows to keep the GEMMs at full speed, few enough for the activations of
 # one step to stay in a shared cache.
 TOKEN_BUDGET = 1024
+# On a GPU: some thousand rows fill it, and each run waits for its results.
+GPU_TOKEN_BUDGET = 32768
 
 # Elements of per-token output per run (64 MiB): a masked LM's logits are a vocabulary wide.
 OUTPUT_BUDGET = 1 << 24

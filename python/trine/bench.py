@@ -15,7 +15,7 @@ import numpy as np
 
 from trine import _core
 from trine._core import InputError
-from trine.batching import TOKEN_BUDGET, Tokens, offsets_of, plan
+from trine.batching import Tokens, offsets_of, plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -166,7 +166,8 @@ def _measure(
     machine: _Machine, case: str, tokens: Tokens, rounds: int, *, profile: bool
 ) -> Measured:
     model = machine.model
-    parts = [tokens.select(rows) for rows in plan(tokens.lengths, budget=TOKEN_BUDGET)]
+    budget = model._token_budget()  # noqa: SLF001
+    parts = [tokens.select(rows) for rows in plan(tokens.lengths, budget=budget)]
 
     def run() -> float:
         start = time.perf_counter()

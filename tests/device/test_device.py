@@ -19,6 +19,7 @@ import pytest
 
 import trine
 from trine import _core, devices, nn
+from trine.batching import join_ids
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -161,6 +162,19 @@ def test_bench_has_the_limit_that_it_is_told(device: Any) -> None:
     assert "% of the limit" not in show(case)
     assert 0 < limited["limit_share"] < 1
     assert "% of the limit (1000 GFLOP/s, 100 GB/s)" in show(limited)
+
+
+def test_a_run_takes_more_tokens_than_on_the_cpu(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trine.tasks.base.TOKEN_BUDGET", 6)
+    monkeypatch.setattr("trine.tasks.base.GPU_TOKEN_BUDGET", 12)
+    tokens = join_ids([[5, 6, 7, 8]] * 5)
+    runs = {}
+    for where in ("cpu", device):
+        with trine.load(GOLDEN / "sentence", device=where, dtype="float32") as model:
+            runs[where] = [len(rows) for rows, *_ in model._runs(tokens, ["sentence_embedding"])]
+    assert runs == {"cpu": [1] * 5, device: [3, 2]}
 
 
 def test_tied_weights_are_there_once(device: Any) -> None:
