@@ -166,9 +166,7 @@ void Context::run(std::span<const Step> steps, const RunContext& c) {
 }
 #endif
 
-void Context::throw_failed() const {
-  if (run_.error != cudaSuccess) throw DeviceError(explain(run_.failed, run_.error));
-}
+void Context::throw_failed() const { check(run_.failed, run_.error); }
 
 void Context::wait() {
   throw_failed();

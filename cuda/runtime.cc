@@ -36,13 +36,12 @@ const char* advice(cudaError_t error) {
 
 }  // namespace
 
-std::string explain(const char* what, cudaError_t error) {
-  return cat("CUDA, ", what, ": ", cudaGetErrorString(error), " (error ", static_cast<int>(error),
-             ")", advice(error));
-}
-
 void check(const char* what, cudaError_t error) {
-  if (error != cudaSuccess) throw DeviceError(explain(what, error));
+  if (error == cudaSuccess) return;
+  // Else the thread's next launch would be told of this error, on whatever device.
+  static_cast<void>(cudaGetLastError());
+  throw DeviceError(cat("CUDA, ", what, ": ", cudaGetErrorString(error), " (error ",
+                        static_cast<int>(error), ")", advice(error)));
 }
 
 }  // namespace trine::cuda

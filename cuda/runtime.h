@@ -2,8 +2,6 @@
 // The CUDA runtime library as the host code sees it, or the emulator's, and errors as exceptions.
 #pragma once
 
-#include <string>
-
 #ifdef TRINE_SIMT
 #include "simt/device_api.h"
 #else
@@ -12,10 +10,8 @@
 
 namespace trine::cuda {
 
-// What failed, the library's own words, and what to do about it.
-std::string explain(const char* what, cudaError_t error);
-
-// DeviceError unless `error` is success.
+// DeviceError unless `error` is success: what failed, the library's own words, and what to do about
+// it.
 void check(const char* what, cudaError_t error);
 
 }  // namespace trine::cuda

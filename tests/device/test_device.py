@@ -221,6 +221,9 @@ def test_no_such_gpu(device: str, number: str) -> None:
     wanted: Any = f"{device}:{number}"
     with pytest.raises(trine.DeviceError):
         trine.load(GOLDEN / "sentence", device=wanted)
+    right: Any = device
+    with trine.load(GOLDEN / "sentence", device=right) as model:  # nothing is left of the error
+        model.encode("Text.")
 
 
 PROGRAM = """

@@ -37,11 +37,11 @@ struct cudaDeviceProp {
   size_t sharedMemPerBlockOptin;
 };
 
-#define TRINE_SIMT_MAY_FAIL(function)                                    \
-  do {                                                                   \
-    static std::atomic<int> calls{0};                                    \
-    const int planned = ::trine::simt::planned_failure(function, calls); \
-    if (planned != 0) return static_cast<cudaError_t>(planned);          \
+#define TRINE_SIMT_MAY_FAIL(function)                                                      \
+  do {                                                                                     \
+    static std::atomic<int> calls{0};                                                      \
+    const int planned = ::trine::simt::planned_failure(function, calls);                   \
+    if (planned != 0) return ::trine::simt::remembered(static_cast<cudaError_t>(planned)); \
   } while (false)
 
 inline const char* cudaGetErrorString(cudaError_t error) {
@@ -70,7 +70,7 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
 }
 inline cudaError_t cudaSetDevice(int device) {
   TRINE_SIMT_MAY_FAIL("cudaSetDevice");
-  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+  return device == 0 ? cudaSuccess : trine::simt::remembered(cudaErrorInvalidDevice);
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
   *value = 9;

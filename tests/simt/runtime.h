@@ -33,9 +33,18 @@ cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribut
                                         static_cast<size_t>(value));
   return cudaSuccess;
 }
-// Launches report what they find by throwing simt::Error.
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
+// Launches report what they find by throwing simt::Error; of calls that failed, each thread keeps
+// the last.
+namespace trine::simt {
+inline thread_local cudaError_t last_error = cudaSuccess;
+inline cudaError_t remembered(cudaError_t error) { return last_error = error; }
+}  // namespace trine::simt
+inline cudaError_t cudaPeekAtLastError() { return trine::simt::last_error; }
+inline cudaError_t cudaGetLastError() {
+  const cudaError_t error = trine::simt::last_error;
+  trine::simt::last_error = cudaSuccess;
+  return error;
+}
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t) {
   std::memset(p, value, bytes);
   return cudaSuccess;
