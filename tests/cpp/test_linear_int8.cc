@@ -308,11 +308,11 @@ TEST(linear_int8_outliers) {
     Problem problem(c, random);
     for (int64_t i = 0; i < c.m; ++i) {
       const int64_t count = i % 4;
-      for (int64_t far = 0; far < count; ++far) {
-        const float sign = (i + far) % 2 == 0 ? 1.0f : -1.0f;
+      for (int64_t which = 0; which < count; ++which) {
+        const float sign = (i + which) % 2 == 0 ? 1.0f : -1.0f;
         const float sizes[] = {3.0f, 60.0f, 250.0f, 1e6f};
-        problem.x().at(i, (k - 1 - (i * 7 + far * (i % 3 == 0 ? 1 : 5)) % k)) =
-            sign * sizes[i / 4 % 4] * float(1 + far);
+        problem.x().at(i, (k - 1 - (i * 7 + which * (i % 3 == 0 ? 1 : 5)) % k)) =
+            sign * sizes[i / 4 % 4] * float(1 + which);
       }
     }
     problem.compute();
