@@ -179,6 +179,9 @@ class Scripted:
         self.tags = tags
         self.outputs = {"logits": ("tokens", len(TAGS))}
 
+    def info(self) -> dict[str, str]:
+        return {"device": "cpu"}
+
     def run(self, ids: np.ndarray, offsets: np.ndarray, **_: Any) -> dict[str, np.ndarray]:
         del offsets
         out = np.zeros((len(ids), len(TAGS)), np.float32)
