@@ -166,7 +166,7 @@ def _measure(
     machine: _Machine, case: str, tokens: Tokens, rounds: int, *, profile: bool
 ) -> Measured:
     model = machine.model
-    budget = model._token_budget()  # noqa: SLF001
+    budget = model._token_budget  # noqa: SLF001
     parts = [tokens.select(rows) for rows in plan(tokens.lengths, budget=budget)]
 
     def run() -> float:

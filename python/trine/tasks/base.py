@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,7 +68,6 @@ class Task(ABC):
     ) -> None:
         self._core, self._checkpoint, self._tokenizer = core, checkpoint, tokenizer
         self._max_seq_length: int | None = None
-        self._on_gpu: bool | None = None
 
     @abstractmethod
     def predict(
@@ -343,7 +343,7 @@ class Task(ABC):
         kinds = self._core.outputs
         tokens = self._trimmed(tokens)
         columns = max((kinds[o][1] for o in outputs if kinds[o][0] == "tokens"), default=1)
-        budget = max(1, min(self._token_budget(), OUTPUT_BUDGET // columns))
+        budget = max(1, min(self._token_budget, OUTPUT_BUDGET // columns))
         types = self._token_types(tokens)
         for planned in plan(tokens.lengths, budget=budget, batch_size=batch_size):
             whole = len(planned) == len(tokens)  # then there is nothing to gather
@@ -360,10 +360,13 @@ class Task(ABC):
                 progress.advance(len(rows))
             yield rows, part, results
 
+    @cached_property
+    def _on_gpu(self) -> bool:
+        return self._core.info()["device"] not in ("cpu", "ref")
+
+    @property
     def _token_budget(self) -> int:
         """Tokens per run."""
-        if self._on_gpu is None:
-            self._on_gpu = self._core.info()["device"] not in ("cpu", "ref")
         return GPU_TOKEN_BUDGET if self._on_gpu else TOKEN_BUDGET
 
     def _trimmed(self, tokens: Tokens) -> Tokens:
