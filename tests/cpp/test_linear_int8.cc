@@ -42,6 +42,12 @@ class Problem : public LinearInputs {
   Matrix<float>& w() { return w_; }
   const Matrix<float>& want() const { return want_; }
 
+  // Weights of one 1 a column: a row comes back as it was quantised.
+  void make_identity() {
+    w_.fill(0.0f);
+    for (int64_t i = 0; i < c_.k; ++i) w_.at(i, i) = 1.0f;
+  }
+
   // After a change of x or w.
   void compute() {
     pack_plainly(w_, packed_, rows_);
@@ -272,13 +278,11 @@ TEST(linear_int8_rows_that_are_no_numbers) {
   }
 }
 
-// With one weight of 1 a row comes back as it was quantised: 254 times 127 is a 16-bit integer.
 TEST(linear_int8_rounds_to_nearest_even) {
   Random random(17);
   const Case c = {40, 64, 64};
   Problem problem(c, random);
-  problem.w().fill(0.0f);
-  for (int64_t i = 0; i < c.k; ++i) problem.w().at(i, i) = 1.0f;
+  problem.make_identity();
   for (int64_t i = 0; i < c.m; ++i) {
     for (int64_t k = 61; k < 64; ++k) problem.x().at(i, k) = 127.0f * float(1 + i % 2);
   }
@@ -325,8 +329,7 @@ TEST(linear_int8_outliers_leave_the_others_their_scale) {
   Random random(22);
   const Case c = {4, 64, 64};
   Problem problem(c, random);
-  problem.w().fill(0.0f);
-  for (int64_t i = 0; i < c.k; ++i) problem.w().at(i, i) = 1.0f;
+  problem.make_identity();
   for (int64_t i = 0; i < c.m; ++i) {
     for (int64_t k = 0; k < c.k; ++k) problem.x().at(i, k) = random.uniform(-1.0f, 1.0f);
     problem.x().at(i, 5) = 1.0f;
