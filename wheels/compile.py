@@ -113,7 +113,9 @@ def forget_python(build: Path) -> None:
     if not cache.exists():
         return
     # Comments go, too: CMake cannot read one without its entry.
-    of_python = re.compile(r"//|_?(?:Python|PYTHON|pybind11|FIND_PACKAGE_MESSAGE_DETAILS_Python)")
+    of_python = re.compile(
+        r"//|_?(?:Python|PYTHON|pybind11|PYBIND11|FIND_PACKAGE_MESSAGE_DETAILS_Python)"
+    )
     kept = [line for line in cache.read_text().splitlines() if not of_python.match(line)]
     cache.write_text("\n".join(kept) + "\n")
     # With this file, scikit-build-core would start anew in every environment.
@@ -156,7 +158,7 @@ def compile_wheel(
 def compile_tests(source: Path, work: Path, tests: Path, names: list[str]) -> Path:
     """Compile some of the C++ tests with a finished build's core; returns the program."""
     program = work / "trine_tests"
-    files = [tests / "cpp" / name for name in ("main.cc", *names)]
+    files = [tests / "cpp" / name for name in ("main.cc", "amx_emulated.cc", *names)]
     options = ["-O2", "-std=c++20", "-ffp-contract=off", f"-I{source / 'csrc'}"]
     core = work / "cmake" / "libtrine_core.a"
     run(work / "tools" / "c++", *options, *files, core, "-lpthread", "-o", program)

@@ -47,7 +47,7 @@ def try_wheel(wheel: Path, target: Target, python: str, interpreter: Path, *, qu
     with tempfile.TemporaryDirectory(prefix="trine-trial-") as name:
         folder = copy_tests(Path(name) / "tree")
         if target.name == "linux-aarch64":
-            return try_under_qemu(wheel, python, folder, Path(name))
+            return try_under_qemu(wheel, python, interpreter, folder, Path(name))
         if target.name != "linux-x86_64":
             return "not run: no machine of this kind here"
         environment = Path(name) / "environment"
