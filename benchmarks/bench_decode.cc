@@ -80,17 +80,27 @@ void attention(const cpu::Workers& workers, int32_t heads, int32_t kv_heads, int
 
 struct Format {
   const char* name;
-  int64_t bits;  // of a weight, with all that belongs to it
+  double bits;  // of a weight, with all that belongs to it
   void (*drive)(const LinearArgs&, const cpu::Workers&) noexcept;
 };
+template <GroupForm kForm>
+constexpr Format groups(const char* name) {
+  return {name, 8.0 * double(group_bytes(kForm)) / kGroup,
+          [](const LinearArgs& args, const cpu::Workers& workers) noexcept {
+            cpu::linear_groups(args, kForm, workers);
+          }};
+}
 constexpr Format kFormats[] = {{"float32", 32, cpu::linear},
                                {"bfloat16", 16, cpu::linear_bf16},
-                               {"int4, 8 bits", 9, cpu::linear_q8},
-                               {"int4", 5, cpu::linear_int4}};
+                               groups<GroupForm::kInt8>("int4, 8 bits"),
+                               groups<GroupForm::kQ8_0>("int4, Q8_0"),
+                               groups<GroupForm::kQ6_K>("int4, Q6_K"),
+                               groups<GroupForm::kInt4>("int4"),
+                               groups<GroupForm::kQ4_0>("int4, Q4_0")};
 
 // Whatever bits: no kernel's speed depends on them, as long as none is denormal or NaN.
 void linear(const cpu::Workers& workers, const Format& format, int64_t m, int64_t n, int64_t k) {
-  const int64_t bytes = n * k * format.bits / 8;
+  const auto bytes = int64_t(double(n * k) * format.bits / 8);
   const int64_t copies = std::max<int64_t>(1, (int64_t{256} << 20) / bytes);
   Floats x(m * k), y(m * n);
   const auto memory = host::alloc(size_t(bytes * copies));
@@ -137,13 +147,19 @@ int main(int argc, char** argv) {
   const bool bf16 = argc > 2 && std::string_view(argv[2]) == "bfloat16";
   size_t stride = std::max(table.attention.scratch_bytes(kDepth, 128, 0),
                            table.attention_bf16.scratch_bytes(kDepth, 128, 0));
-  for (const cpu::LinearKernel* kernel : {&table.linear, &table.linear_bf16, &table.linear_int8,
-                                          &table.linear_int4, &table.linear_q8}) {
+  for (const cpu::LinearKernel* kernel : {&table.linear, &table.linear_bf16, &table.linear_int8}) {
     stride = std::max(stride, kernel->scratch_bytes(kDepth));
   }
+  for (const cpu::LinearKernel& kernel : table.linear_groups)
+    stride = std::max(stride, kernel.scratch_bytes(kDepth));
   stride = (stride + 63) / 64 * 64;
   const auto scratch = host::alloc(stride * size_t(pool.size()));
-  const cpu::Workers workers = {&table, &pool, scratch.get(), stride};
+  int64_t floats = 0;
+  for (const cpu::LinearKernel& kernel : table.linear_groups)
+    floats = std::max(floats, cpu::prepared_floats(kernel, 16, kDepth));
+  const auto prepared = host::alloc(size_t(floats) * sizeof(float));
+  const cpu::Workers workers = {&table, &pool, scratch.get(), stride,
+                                reinterpret_cast<float*>(prepared.get())};
   const double limit = cpu::read_bandwidth_gbs(pool.size());
   std::printf("%s, %d threads, %.1f GB/s\n", table.name, pool.size(), limit);
   for (const int32_t past : {128, 1024, 4096}) {

@@ -4,19 +4,19 @@
 // there are, in the dtypes (float32, bfloat16, int8) named or all.
 // Weights are cycled over 256 MiB, as the layers of a model are: they come from memory, not from a
 // cache. Prints median and 95th percentile and the median's share of the roofline: the longer of
-// flop / peak and bytes of weights / read bandwidth.
+// flop / peak and bytes of weights / read bandwidth, which is measured again before each shape.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cpu/ops.h"
 #include "cpu/peak.h"
+#include "exec/host.h"
 #include "weights/convert.h"
 
 namespace trine {
@@ -25,15 +25,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using cpu::KernelTable;
 
-constexpr std::align_val_t kLine{64};
-
-struct FreeAligned {
-  void operator()(float* p) const { ::operator delete[](p, kLine); }
-};
-using Floats = std::unique_ptr<float[], FreeAligned>;
+using Floats = std::shared_ptr<float[]>;
 
 Floats noise(int64_t n) {
-  Floats values(new (kLine) float[static_cast<size_t>(n)]);
+  const std::shared_ptr<std::byte> memory = host::alloc(static_cast<size_t>(n) * sizeof(float));
+  const Floats values(memory, reinterpret_cast<float*>(memory.get()));
   uint32_t state = 1;
   for (int64_t i = 0; i < n; ++i) {
     state = state * 1664525u + 1013904223u;
@@ -41,11 +37,6 @@ Floats noise(int64_t n) {
   }
   return values;
 }
-
-struct Machine {
-  cpu::ThreadPool pool;
-  double gbs;
-};
 
 struct Timing {
   double median, p95;  // seconds
@@ -79,7 +70,7 @@ const cpu::LinearKernel& kernel_of(const KernelTable& table, DType dtype) {
   return dtype == DType::kBF16 ? table.linear_bf16 : table.linear;
 }
 
-void bench(const KernelTable& table, DType dtype, Machine& machine, double peak, int64_t n,
+void bench(const KernelTable& table, DType dtype, cpu::ThreadPool& pool, double peak, int64_t n,
            int64_t k) {
   constexpr int64_t kMaxRows = 4096;
   constexpr int64_t kWeightBytes = int64_t{256} << 20;
@@ -95,14 +86,15 @@ void bench(const KernelTable& table, DType dtype, Machine& machine, double peak,
   const Floats y = noise(kMaxRows * n);
   const cpu::LinearKernel& kernel = kernel_of(table, dtype);
   const size_t stride = (kernel.scratch_bytes(k) + 63) / 64 * 64;
-  const Floats scratch = noise(static_cast<int64_t>(stride / 4) * machine.pool.size());
-  const bool quantises = kernel.quantise != nullptr;
-  const Floats rows = noise(quantises ? cpu::quantised_floats(kernel, kMaxRows, k) : 1);
-  const cpu::Workers workers = {&table, &machine.pool, reinterpret_cast<std::byte*>(scratch.get()),
-                                stride, rows.get()};
+  const Floats scratch = noise(static_cast<int64_t>(stride / 4) * pool.size());
+  const bool prepares = kernel.prepare != nullptr;
+  const Floats rows = noise(prepares ? cpu::prepared_floats(kernel, kMaxRows, k) : 1);
+  const cpu::Workers workers = {&table, &pool, reinterpret_cast<std::byte*>(scratch.get()), stride,
+                                rows.get()};
   const auto run = dtype == DType::kI8     ? cpu::linear_int8
                    : dtype == DType::kBF16 ? cpu::linear_bf16
                                            : cpu::linear;
+  const double gbs = cpu::read_bandwidth_gbs(pool.size());  // it drifts
   int64_t layer = 0;
   for (const int64_t m : {1, 4, 8, 16, 32, 64, 128, 512, 4096}) {
     const Timing t = time([&] {
@@ -112,7 +104,7 @@ void bench(const KernelTable& table, DType dtype, Machine& machine, double peak,
       run(args, workers);
     });
     const double gflop = 2e-9 * double(m * n * k), gb = 1e-9 * double(packed_bytes(dtype, n, k));
-    const double limit = std::max(gflop / peak, gb / machine.gbs);
+    const double limit = std::max(gflop / peak, gb / gbs);
     std::printf(
         "%-11s %-8s %4d x %5d x %5d %9.1f us  p95 %9.1f us %8.1f GFLOP/s %6.1f GB/s "
         "%6.1f %%\n",
@@ -144,9 +136,8 @@ const KernelTable* find_table(std::string_view name) {
 
 int main(int argc, char** argv) {
   using namespace trine;
-  Machine machine{cpu::ThreadPool(argc > 1 ? std::atoi(argv[1]) : 0), 0.0};
-  const int threads = machine.pool.size();
-  machine.gbs = cpu::read_bandwidth_gbs(threads);
+  cpu::ThreadPool pool(argc > 1 ? std::atoi(argv[1]) : 0);
+  const int threads = pool.size();
   std::vector<std::string> isas, shapes;
   for (const cpu::Isa isa : cpu::kIsas) {
     if (const KernelTable* table = cpu::kernel_table(isa)) isas.emplace_back(table->name);
@@ -164,11 +155,11 @@ int main(int argc, char** argv) {
       if (!wanted(model_name(dtype), {"float32", "bfloat16", "int8"}, argc, argv)) continue;
       const KernelTable* table = find_table(isa_name);
       const double peak = cpu::peak_gflops(table->isa, threads, dtype);
-      std::printf("%s, %s, %d threads: %.1f GFLOP/s, %.1f GB/s\n", table->name,
-                  model_name(dtype).data(), threads, peak, machine.gbs);
+      std::printf("%s, %s, %d threads: %.1f GFLOP/s\n", table->name, model_name(dtype).data(),
+                  threads, peak);
       for (const auto& shape : kShapes) {
         if (wanted(shown(shape), shapes, argc, argv))
-          bench(*table, dtype, machine, peak, shape[0], shape[1]);
+          bench(*table, dtype, pool, peak, shape[0], shape[1]);
       }
     }
   }

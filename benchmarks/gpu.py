@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time whole models on a GPU beside PyTorch, interleaved in one process.
+"""Time whole models on a GPU, beside PyTorch where it and transformers are installed, interleaved.
 
     python benchmarks/gpu.py [--models mpnet,deberta,llama,generate]
         [--dtypes bfloat16,float32,int8,int4] [--cases 1x32,...] [--rounds 20] [--compile]
         [--json OUT]
 
 Models have published shapes (MPNet-base, DeBERTa-v3-base, Llama-3.2-1B) and random weights, which
-both engines read from one folder. A call goes from ids in host memory to one mean vector a text in
-host memory; `generate` from prompts to new tokens, greedily. Every round runs each engine in turn.
+both engines read from one folder (gpu_models.py). A call goes from ids in host memory to one mean
+vector a text in host memory; `generate` from prompts to new tokens, greedily. Every round runs each
+engine in turn.
 
 A line for each case and engine: the median with its quartiles, FLOP/s and bytes of weights a
 second as trine's plan counts them, and the share of the limit: what the steps would take at the
@@ -29,11 +30,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
+from gpu_models import write_model
 
 import trine
 from models import interleave, quantile
 from trine import bench
+
+try:
+    import torch
+    import transformers
+except ImportError:  # trine alone
+    torch = transformers = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,65 +57,12 @@ GPUS = {
 }
 CASES = "1x32,1x128,1x510,32x128,64x510,256x128"
 PROMPTS = "1x128+64,8x128+64,64x128+32,1x2048+64"  # prompts x tokens + new tokens
-KINDS = {"mpnet": "MPNetModel", "deberta": "DebertaV2Model", "llama": "LlamaModel"}
-
-
-def configuration(kind: str, layers: int | None) -> Any:
-    """Transformers' configuration of a published shape."""
-    from transformers import DebertaV2Config, LlamaConfig, MPNetConfig
-
-    few = {} if layers is None else {"num_hidden_layers": layers}
-    if kind == "mpnet":
-        return MPNetConfig(**few)
-    if kind == "deberta":
-        return DebertaV2Config(
-            vocab_size=128100,
-            hidden_size=768,
-            num_hidden_layers=layers or 12,
-            num_attention_heads=12,
-            intermediate_size=3072,
-            relative_attention=True,
-            position_buckets=256,
-            norm_rel_ebd="layer_norm",
-            share_att_key=True,
-            pos_att_type="p2c|c2p",
-            position_biased_input=False,
-            type_vocab_size=0,
-        )
-    return LlamaConfig(
-        vocab_size=128256,
-        hidden_size=2048,
-        intermediate_size=8192,
-        num_hidden_layers=layers or 16,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        rope_theta=500000.0,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-
-
-def write_model(kind: str, layers: int | None, folder: Path) -> None:
-    """A checkpoint with random weights."""
-    import transformers
-
-    torch.manual_seed(0)
-    causal = kind == "generate"
-    name = "LlamaForCausalLM" if causal else KINDS[kind]
-    config = configuration("llama" if causal else kind, layers)
-    model = getattr(transformers, name)(config)
-    half = isinstance(config, transformers.LlamaConfig)  # 2.5 GB instead of 5
-    model.to(torch.bfloat16 if half else torch.float32).save_pretrained(folder)
 
 
 class PyTorch:
     """transformers' model, eager or compiled."""
 
     def __init__(self, folder: Path, name: str, options: argparse.Namespace, dtype: str) -> None:
-        import transformers
-
         model = getattr(transformers, name).from_pretrained(folder, dtype=getattr(torch, dtype))
         self.model = model.to(options.device).eval()
         self.device = options.device
@@ -116,24 +70,24 @@ class PyTorch:
             torch.compile(self.model, mode="reduce-overhead") if options.compile else self.model
         )
 
-    @torch.inference_mode()
     def embed(self, ids: np.ndarray) -> np.ndarray:
         """Mean vectors."""
-        hidden = self.call(torch.from_numpy(ids).to(self.device)).last_hidden_state
-        return hidden.float().mean(1).cpu().numpy()
+        with torch.inference_mode():
+            hidden = self.call(torch.from_numpy(ids).to(self.device)).last_hidden_state
+            return hidden.float().mean(1).cpu().numpy()
 
-    @torch.inference_mode()
     def generate(self, ids: np.ndarray, new: int) -> np.ndarray:
         """New tokens of each prompt."""
         prompts = torch.from_numpy(ids).to(self.device)
-        out = self.model.generate(
-            prompts,
-            attention_mask=torch.ones_like(prompts),
-            do_sample=False,
-            min_new_tokens=new,
-            max_new_tokens=new,
-            pad_token_id=0,
-        )
+        with torch.inference_mode():
+            out = self.model.generate(
+                prompts,
+                attention_mask=torch.ones_like(prompts),
+                do_sample=False,
+                min_new_tokens=new,
+                max_new_tokens=new,
+                pad_token_id=0,
+            )
         return out[:, ids.shape[1] :].cpu().numpy()
 
 
@@ -143,7 +97,8 @@ class Trine:
     def __init__(self, folder: Path, options: argparse.Namespace, dtype: str) -> None:
         self.model: Any = trine.load(folder, device=options.device, dtype=dtype, cache=False)
         self.machine = bench._Machine(self.model, None)  # noqa: SLF001
-        peaks, bandwidth = limits(options, dtype)
+        self.hardware = self.model.info().get("hardware", "cpu")
+        peaks, bandwidth = limits(options, dtype, self.hardware)
         if peaks:
             self.machine.peaks = peaks
             self.machine.bandwidth = bandwidth
@@ -173,11 +128,10 @@ def offsets(ids: np.ndarray) -> np.ndarray:
     return np.arange(len(ids) + 1, dtype=np.int32) * ids.shape[1]
 
 
-def limits(options: argparse.Namespace, dtype: str) -> tuple[dict[str, float], float]:
+def limits(options: argparse.Namespace, dtype: str, name: str) -> tuple[dict[str, float], float]:
     """GFLOP/s of steps of each dtype and GB/s; nothing where they are to be measured."""
     if options.device == "cpu":
         return {}, 0.0
-    name = torch.cuda.get_device_name()
     known = next((values for part, values in GPUS.items() if part in name), None)
     if known is None and not (options.peak and options.bandwidth):
         raise SystemExit(f"{name}: give --peak (TFLOP/s in bfloat16) and --bandwidth (GB/s)")
@@ -208,12 +162,11 @@ def show(
             f"{flops / median / 1e12:8.3f} TFLOP/s {weights / median / 1e9:8.1f} GB/s of weights  "
             f"{100 * least / median:5.1f} % of the limit"
         )
-    paired = [a / b for a, b in zip(times["trine"], times["torch"], strict=True)]
-    quartiles = [quantile(paired, q) for q in (0.25, 0.5, 0.75)]
-    rows["ratio"] = quartiles
-    print(
-        f"{case:28s} trine / torch: {quartiles[1]:.3f} ({quartiles[0]:.3f} to {quartiles[2]:.3f})"
-    )
+    if "torch" in times:
+        paired = [a / b for a, b in zip(times["trine"], times["torch"], strict=True)]
+        low, median, high = (quantile(paired, q) for q in (0.25, 0.5, 0.75))
+        rows["ratio"] = [low, median, high]
+        print(f"{case:28s} trine / torch: {median:.3f} ({low:.3f} to {high:.3f})")
     return rows
 
 
@@ -225,8 +178,11 @@ def compare(
     *,
     floats: bool,
 ) -> dict[str, Any]:
-    """Time both engines, after a look at whether they agree."""
-    ours, theirs = calls["trine"](), calls["torch"]()
+    """Time the engines, after a look at whether they agree."""
+    ours = calls["trine"]()
+    if "torch" not in calls:
+        return show(case, interleave(calls, rounds, 2, time.perf_counter), work)
+    theirs = calls["torch"]()
     if floats:
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         agree = float(np.min((ours * theirs).sum(1) / lengths))
@@ -243,12 +199,15 @@ def run_model(kind: str, options: argparse.Namespace, results: dict[str, Any]) -
     rng = np.random.default_rng(1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_model(kind, options.layers, folder)
+        name = write_model(kind, options.layers, folder)
+        causal = kind == "generate"
         for dtype in options.dtypes.split(","):
-            causal = kind == "generate"
-            name = "LlamaForCausalLM" if causal else KINDS[kind]
-            theirs = PyTorch(folder, name, options, "float32" if dtype == "float32" else "bfloat16")
             ours = Trine(folder, options, dtype)
+            results["hardware"] = ours.hardware
+            engines: dict[str, Any] = {"trine": ours}
+            if torch is not None:
+                own = "float32" if dtype == "float32" else "bfloat16"
+                engines["torch"] = PyTorch(folder, name, options, own)
             vocabulary = ours.model.config["vocab_size"]
             for case in (options.prompts if causal else options.cases).split(","):
                 size, _, new = case.partition("+")
@@ -260,20 +219,17 @@ def run_model(kind: str, options: argparse.Namespace, results: dict[str, Any]) -
                     work = tuple(map(sum, zip(*steps, strict=True)))
                     calls = {
                         n: (lambda e=e, i=ids, k=int(new): e.generate(i, k))
-                        for n, e in (("trine", ours), ("torch", theirs))
+                        for n, e in engines.items()
                     }
                 else:
                     work = ours.costs(ids)
-                    calls = {
-                        n: (lambda e=e, i=ids: e.embed(i))
-                        for n, e in (("trine", ours), ("torch", theirs))
-                    }
+                    calls = {n: (lambda e=e, i=ids: e.embed(i)) for n, e in engines.items()}
                 title = f"{kind} {dtype} {case}"
                 found = compare(title, calls, options.rounds, work, floats=not causal)
                 results[title] = found
             ours.model.close()
-            del theirs
-            if options.device != "cpu":
+            del engines, calls
+            if torch is not None and options.device != "cpu":
                 torch.cuda.empty_cache()
 
 
@@ -291,10 +247,10 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile, reduce-overhead")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
-    results: dict[str, Any] = {"device": options.device, "torch": torch.__version__}
-    if options.device != "cpu":
-        results["gpu"] = torch.cuda.get_device_name()
+    results: dict[str, Any] = {"device": options.device}
+    if torch is not None:
+        torch.backends.cuda.matmul.allow_tf32 = False  # float32 means float32
+        results["torch"] = torch.__version__
     for kind in options.models.split(","):
         run_model(kind, options, results)
     if options.json:

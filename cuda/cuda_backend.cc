@@ -38,7 +38,7 @@ class CudaBackend : public Backend {
 
   BackendInfo properties() const override { return info_; }
   bool supports(const Graph&, const Node& node) const noexcept override {
-    return gpu::supports(node, kMaxHeadDim);
+    return gpu::supports(node);
   }
 
   std::shared_ptr<std::byte> alloc(size_t bytes) override {
@@ -90,6 +90,7 @@ class CudaBackend : public Backend {
 
  private:
   void check_fits(const Graph& graph, const Node& node) const {
+    gpu::check_heads(graph, node, kMaxHeadDim);
     const AttentionArgs sizes = attention_sizes(node);
     const auto present = [&](size_t slot) {
       return slot < node.inputs.size() && node.inputs[slot] != kNoNode;

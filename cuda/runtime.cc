@@ -13,10 +13,11 @@ const char* advice(cudaError_t error) {
       return "; no GPU is visible: look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use "
              "device=\"cpu\"";
     case cudaErrorInsufficientDriver:
+    case cudaErrorUnsupportedPtxVersion:  // of a GPU that is newer than this build
       return "; the NVIDIA driver is missing or older than this build needs (version 580 or later "
              "for CUDA 13): update it, or use device=\"cpu\"";
     case cudaErrorMemoryAllocation:
-      return "; the GPU's memory is full: use a smaller batch_size or max_seq_length, "
+      return "; this memory is full: use a smaller batch_size or max_seq_length, "
              "dtype=\"bfloat16\", or close what else is using the GPU";
     case cudaErrorNoKernelImageForDevice:
       return "; this build has no code for this GPU: it needs compute capability 7.5 or higher";
@@ -27,6 +28,10 @@ const char* advice(cudaError_t error) {
     case cudaErrorMisalignedAddress:
     case cudaErrorIllegalInstruction:
     case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchTimeout:
       return "; the GPU's state in this process is lost: device=\"cpu\" still works, for the GPU "
              "start a new process, and please report this";
     default:

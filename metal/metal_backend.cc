@@ -30,7 +30,7 @@ class MetalBackend : public Backend {
 
   BackendInfo properties() const override { return info_; }
   bool supports(const Graph&, const Node& node) const noexcept override {
-    return gpu::supports(node, kMaxHeadDim);
+    return gpu::supports(node);
   }
 
   std::shared_ptr<std::byte> alloc(size_t bytes) override {
@@ -54,6 +54,7 @@ class MetalBackend : public Backend {
 
   Step lower(const Graph& graph, const Node& node, std::span<const Operand> in,
              const Operand& out) override {
+    if (node.op == Op::attention) gpu::check_heads(graph, node, kMaxHeadDim);
     prepare(*device_, node, in);
     Fixed fixed;
     fixed.pool = &pool_in_use_;

@@ -3,6 +3,7 @@
 #include <deque>
 
 #include "api/handles.h"
+#include "base/version.h"
 
 using namespace trine;
 using namespace trine::api;
@@ -17,7 +18,7 @@ struct trine_generator {
   std::deque<trine_token> ready;
 };
 
-const char* trine_version() { return TRINE_VERSION; }
+const char* trine_version() { return core_version(); }
 
 int32_t trine_error_kind(const trine_error* error) { return error->kind; }
 const char* trine_error_text(const trine_error* error) { return error->text.c_str(); }

@@ -15,7 +15,7 @@ else()
   set(trine_include ${CMAKE_INSTALL_INCLUDEDIR})
 endif()
 
-add_library(trine SHARED $<TARGET_OBJECTS:trine_core>)
+add_library(trine SHARED $<TARGET_OBJECTS:trine_core> $<TARGET_OBJECTS:trine_api>)
 add_library(trine::trine ALIAS trine)
 set_target_properties(trine PROPERTIES LINKER_LANGUAGE CXX)
 target_compile_features(trine INTERFACE cxx_std_20)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/atomic_file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <random>
 #include <string_view>
@@ -29,6 +30,8 @@ bool to_disk(std::FILE* file) { return fsync(fileno(file)) == 0; }
 constexpr std::string_view kMapped;
 #endif
 
+constexpr size_t kPiece = size_t{2} << 20;  // of x86-64 and ARM
+
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
@@ -37,6 +40,8 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
   temporary_ += cat(".", random(), ".tmp");
   file_ = create(temporary_);
   if (file_ == nullptr) fail(errno);
+  (void)std::setvbuf(file_, nullptr, _IONBF, 0);
+  piece_.reserve(kPiece);
 }
 
 AtomicFile::~AtomicFile() {
@@ -52,10 +57,22 @@ void AtomicFile::fail(int code) const {
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
-  if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail(errno);
+  while (!bytes.empty()) {
+    const std::span<const std::byte> now =
+        bytes.first(std::min(bytes.size(), kPiece - piece_.size()));
+    piece_.insert(piece_.end(), now.begin(), now.end());
+    bytes = bytes.subspan(now.size());
+    if (piece_.size() == kPiece) write_piece();
+  }
+}
+
+void AtomicFile::write_piece() {
+  if (std::fwrite(piece_.data(), 1, piece_.size(), file_) != piece_.size()) fail(errno);
+  piece_.clear();
 }
 
 void AtomicFile::commit() {
+  write_piece();
   if (std::fflush(file_) != 0 || !to_disk(file_)) fail(errno);
   if (std::fclose(std::exchange(file_, nullptr)) != 0) fail(errno);
   std::error_code code;

@@ -164,6 +164,27 @@ constexpr std::optional<DType> parse_dtype(std::string_view name) noexcept {
 // (weights/groups.h).
 inline constexpr int64_t kGroup = 32;
 
+// How such a group lies in memory. "Offset" means that its minimum is so many times the scale.
+enum class GroupForm : uint8_t {
+  kInt4,  // 4 bits, a scale and a minimum
+  kQ4_0,  // 4 bits and a scale, offset -8, as GGUF has it
+  kQ6_K,  // 6 bits and a scale for each half of the group, offset -32, likewise
+  kQ8_0,  // 8 bits and a scale, offset -128, likewise
+  kInt8,  // 8 bits, a scale and a minimum
+};
+inline constexpr GroupForm kGroupForms[] = {GroupForm::kInt4, GroupForm::kQ4_0, GroupForm::kQ6_K,
+                                            GroupForm::kQ8_0, GroupForm::kInt8};
+
+// Bytes of a group of one row, scales included, and of its integers alone.
+constexpr int64_t group_bytes(GroupForm form) noexcept {
+  constexpr int64_t kBytes[] = {20, 18, 28, 34, 36};
+  return kBytes[static_cast<size_t>(form)];
+}
+constexpr int group_bits(GroupForm form) noexcept {
+  constexpr int kBits[] = {4, 4, 6, 8, 8};
+  return kBits[static_cast<size_t>(form)];
+}
+
 // What the linears of a model may compute in. kI8 and kI4 name a form of weights with scales in it
 // (Form, in backend.h), not just an array of numbers.
 inline constexpr DType kModelDTypes[] = {DType::kF32, DType::kBF16, DType::kF16, DType::kI8,

@@ -60,6 +60,15 @@
 #define TRINE_PREFETCH(p) __prefetch(p)
 #endif
 
+// The same into the second cache: of what comes next but one, too much for the first.
+#if !defined(TRINE_MSVC)
+#define TRINE_PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
+#elif defined(TRINE_X86)
+#define TRINE_PREFETCH_L2(p) _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T1)
+#else
+#define TRINE_PREFETCH_L2(p) TRINE_PREFETCH(p)
+#endif
+
 // Body of a spin loop: leaves the core's resources to its other hardware thread for some cycles.
 #if defined(TRINE_MSVC)
 #if defined(TRINE_X86)

@@ -214,8 +214,8 @@ class Planner {
       const Node& node = graph().nodes[id];
       if (!has_step(node)) continue;
       if (!backend_.supports(graph(), node)) {
-        throw DeviceError(
-            cat(describe(graph(), node), ": ", backend_.properties().device, " has no such op"));
+        throw DeviceError(cat(describe(graph(), node), ": ", backend_.properties().device,
+                              " has no such op; use device=\"cpu\""));
       }
       std::vector<Operand> in;
       for (size_t slot = 0; slot < node.inputs.size(); ++slot) {

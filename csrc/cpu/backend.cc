@@ -28,7 +28,6 @@ struct PanelForm {
   // Whole panels of [n, k]; false when they cannot hold it.
   bool (*pack)(const void* w, DType, int64_t n, int64_t k, std::byte* packed,
                cpu::ThreadPool&) noexcept;
-  const cpu::LinearKernel cpu::KernelTable::* kernel;
 
   Form of(int64_t n, int64_t k) const {
     std::vector<int64_t> all = shape(k);
@@ -43,8 +42,7 @@ constexpr PanelForm kPanelsF32 = {
        cpu::ThreadPool& pool) noexcept {
       cpu::pack_linear(w, dtype, n, k, reinterpret_cast<float*>(packed), pool);
       return true;
-    },
-    &cpu::KernelTable::linear};
+    }};
 
 constexpr PanelForm kPanelsBF16 = {
     "panels_bf16", DType::kBF16,
@@ -55,8 +53,7 @@ constexpr PanelForm kPanelsBF16 = {
        cpu::ThreadPool& pool) noexcept {
       cpu::pack_linear_bf16(w, dtype, n, k, reinterpret_cast<uint16_t*>(packed), pool);
       return true;
-    },
-    &cpu::KernelTable::linear_bf16};
+    }};
 
 constexpr PanelForm kPanelsInt8 = {
     "panels_int8", DType::kI8,
@@ -67,24 +64,30 @@ constexpr PanelForm kPanelsInt8 = {
        cpu::ThreadPool& pool) noexcept {
       cpu::pack_linear_int8(w, dtype, n, k, reinterpret_cast<int8_t*>(packed), pool);
       return true;
-    },
-    &cpu::KernelTable::linear_int8};
+    }};
 
-template <int kBits>
-bool pack_groups(const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
-                 cpu::ThreadPool& pool) noexcept {
-  return cpu::pack_linear_groups(w, dtype, n, k, kBits, packed, pool);
+template <GroupForm kForm>
+constexpr PanelForm panels_of_groups(const char* name) {
+  return {name, dtype_of(kForm),
+          [](int64_t k) {
+            constexpr int64_t kBytes = group_bytes(kForm), kLine = kBytes % 4 == 0 ? 4 : 2;
+            const auto size = static_cast<int64_t>(size_of(dtype_of(kForm)));
+            const int64_t groups = (k + kGroup - 1) / kGroup, lines = kBytes / kLine;
+            if (size > kLine)
+              return std::vector<int64_t>{groups, lines, cpu::kPanel * kLine / size};
+            return std::vector<int64_t>{groups, lines, cpu::kPanel, kLine / size};
+          },
+          [](const void* w, DType dtype, int64_t n, int64_t k, std::byte* packed,
+             cpu::ThreadPool& pool) noexcept {
+            return cpu::pack_linear_groups(w, dtype, n, k, kForm, packed, pool);
+          }};
 }
 
-constexpr PanelForm kPanelsInt4 = {
-    "panels_int4", kInt4Groups,
-    [](int64_t k) { return std::vector<int64_t>{(k + kGroup - 1) / kGroup, 5, cpu::kPanel, 4}; },
-    pack_groups<4>, &cpu::KernelTable::linear_int4};
-
-constexpr PanelForm kPanelsQ8 = {
-    "panels_q8", kQ8Groups,
-    [](int64_t k) { return std::vector<int64_t>{(k + kGroup - 1) / kGroup, 9, cpu::kPanel, 2}; },
-    pack_groups<8>, &cpu::KernelTable::linear_q8};
+constexpr PanelForm kPanelsOfGroups[] = {panels_of_groups<GroupForm::kInt4>("panels_int4"),
+                                         panels_of_groups<GroupForm::kQ4_0>("panels_q4_0"),
+                                         panels_of_groups<GroupForm::kQ6_K>("panels_q6_k"),
+                                         panels_of_groups<GroupForm::kQ8_0>("panels_q8_0"),
+                                         panels_of_groups<GroupForm::kInt8>("panels_q8")};
 
 // Of a weight that is multiplied in `dtype` (host::multiplied_dtype).
 const PanelForm& panel_form(const Graph& graph, NodeId weight, DType dtype) {
@@ -94,10 +97,18 @@ const PanelForm& panel_form(const Graph& graph, NodeId weight, DType dtype) {
     case DType::kI8:
       return kPanelsInt8;
     case DType::kI4:
-      return host::group_bits(graph, weight) == 4 ? kPanelsInt4 : kPanelsQ8;
+      return kPanelsOfGroups[static_cast<size_t>(host::group_form(graph, weight))];
     default:
       return kPanelsF32;
   }
+}
+
+// What multiplies such panels.
+const cpu::LinearKernel& kernel_of(const cpu::KernelTable& table, const PanelForm& form) {
+  if (const auto groups = group_form_of(form.dtype))
+    return table.linear_groups[static_cast<size_t>(*groups)];
+  if (form.dtype == DType::kI8) return table.linear_int8;
+  return form.dtype == DType::kBF16 ? table.linear_bf16 : table.linear;
 }
 
 struct Kernels {
@@ -110,11 +121,8 @@ struct Kernels {
   static void linear_int8(const LinearArgs& a, const RunContext& c) noexcept {
     cpu::linear_int8(a, workers(c));
   }
-  static void linear_int4(const LinearArgs& a, const RunContext& c) noexcept {
-    cpu::linear_int4(a, workers(c));
-  }
-  static void linear_q8(const LinearArgs& a, const RunContext& c) noexcept {
-    cpu::linear_q8(a, workers(c));
+  static void linear_groups(const LinearArgs& a, GroupForm form, const RunContext& c) noexcept {
+    cpu::linear_groups(a, form, workers(c));
   }
   static void attention(const AttentionArgs& a, const RunContext& c) noexcept {
     cpu::attention(a, workers(c));
@@ -157,9 +165,9 @@ struct Kernels {
 // What the kernels need per thread; grows with every node that is lowered.
 struct ScratchNeed {
   size_t linear = 0;
-  // Of linears in int8: the kernel and the deepest.
-  const cpu::LinearKernel* quantised = nullptr;
-  int64_t quantised_depth = 0;
+  // Of linears that prepare x: the kernels, of two dtypes at most, and the deepest.
+  std::vector<const cpu::LinearKernel*> preparing;
+  int64_t prepared_depth = 0;
   int64_t head_dim = 0;
   int64_t position_columns = 0;
 };
@@ -182,11 +190,10 @@ class CpuContext : public DeviceContext {
     }
     stride = std::max((stride + 63) / 64 * 64, workers_.scratch_stride);
     size_t shared = shared_;
-    if (need_.quantised != nullptr) {
+    for (const cpu::LinearKernel* kernel : need_.preparing) {
       const int64_t rows = std::max<int64_t>(size.tokens, size.sequences);
-      shared =
-          std::max(shared, sizeof(float) * static_cast<size_t>(cpu::quantised_floats(
-                                               *need_.quantised, rows, need_.quantised_depth)));
+      const int64_t floats = cpu::prepared_floats(*kernel, rows, need_.prepared_depth);
+      shared = std::max(shared, sizeof(float) * static_cast<size_t>(floats));
     }
     if (stride == workers_.scratch_stride && shared == shared_ && memory_) return;
     const size_t own = stride * static_cast<size_t>(workers_.pool->size());
@@ -194,7 +201,7 @@ class CpuContext : public DeviceContext {
     memory_ = host::alloc(own + shared);
     workers_.scratch = memory_.get();
     workers_.scratch_stride = stride;
-    workers_.quantised = reinterpret_cast<float*>(memory_.get() + own);
+    workers_.prepared = reinterpret_cast<float*>(memory_.get() + own);
     shared_ = shared;
   }
 
@@ -259,12 +266,13 @@ class CpuBackend : public Backend {
              const Operand& out) override {
     if (node.op == Op::linear) {
       const DType dtype = host::multiplied_dtype(graph, node.inputs[1], node, 1, dtype_);
-      const cpu::LinearKernel& kernel = table_.*panel_form(graph, node.inputs[1], dtype).kernel;
+      const cpu::LinearKernel& kernel = kernel_of(table_, panel_form(graph, node.inputs[1], dtype));
       const int64_t depth = graph[node.inputs[0]].shape.cols();
       need_.linear = std::max(need_.linear, kernel.scratch_bytes(depth));
-      if (kernel.quantise != nullptr) {
-        need_.quantised = &kernel;
-        need_.quantised_depth = std::max(need_.quantised_depth, depth);
+      if (kernel.prepare != nullptr) {
+        auto& all = need_.preparing;
+        if (std::find(all.begin(), all.end(), &kernel) == all.end()) all.push_back(&kernel);
+        need_.prepared_depth = std::max(need_.prepared_depth, depth);
       }
     } else if (node.op == Op::attention) {
       const auto& attrs = node.as<AttentionAttrs>();

@@ -25,8 +25,9 @@ namespace avx512 {
 extern const KernelTable kTable;
 }
 namespace avx512_vnni {
-extern const LinearKernel kLinearInt8, kLinearInt4, kLinearQ8;
-}
+extern const LinearKernel kLinearInt8;
+extern const GroupKernels kLinearGroups;
+}  // namespace avx512_vnni
 namespace avx512_bf16 {
 extern const LinearKernel kLinearBF16;
 extern const AttentionKernel kAttentionBF16;
@@ -34,6 +35,7 @@ extern const AttentionKernel kAttentionBF16;
 namespace amx {
 extern const LinearKernel kLinearBF16;
 extern const LinearKernel kLinearInt8;
+extern const AttentionKernel kAttentionBF16;
 }  // namespace amx
 #elif defined(TRINE_ARM64)
 namespace neon {
@@ -59,8 +61,7 @@ KernelTable named(const KernelTable& from, Isa isa, const char* name) noexcept {
 #if defined(TRINE_X86)
 KernelTable with_vnni(KernelTable table) noexcept {
   table.linear_int8 = avx512_vnni::kLinearInt8;
-  table.linear_int4 = avx512_vnni::kLinearInt4;
-  table.linear_q8 = avx512_vnni::kLinearQ8;
+  table.linear_groups = avx512_vnni::kLinearGroups;
   return table;
 }
 
@@ -82,6 +83,8 @@ KernelTable with_avx_vnni() noexcept {
 KernelTable with_amx() noexcept {
   KernelTable table = with_bf16(Isa::kAmx, "amx");
   table.linear_bf16 = amx::kLinearBF16;
+  table.attention_bf16.run = amx::kAttentionBF16.run;
+  table.attention_bf16.scratch_bytes = amx::kAttentionBF16.scratch_bytes;
   if (features().amx_int8) table.linear_int8 = amx::kLinearInt8;
   return table;
 }

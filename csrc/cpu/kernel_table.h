@@ -4,8 +4,10 @@
 // range they are given; who does which range is decided by the drivers in csrc/cpu/<op>.cc.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 
 #include "exec/args.h"
 #include "exec/int8.h"
@@ -37,16 +39,15 @@ inline constexpr int64_t kPanel = 16;
 inline constexpr int64_t kBF16Depth = 32;
 inline constexpr int64_t kInt8Depth = 64;  // likewise of int8
 
-// What a row of x has beside its bytes: its scale, and what outliers exceed their bytes by, as the
-// pair of int16 (one is zero) that multiplies the even bytes of a line of w, or the odd ones.
+// What a row of x has beside its bytes: its scale, and what outliers exceed their bytes by.
 struct QuantisedRow {
   struct Outlier {
-    int32_t line;  // floats from the first line of a panel
-    float even, odd;
+    int32_t line;   // of w, in floats from the first line of a panel
+    int32_t shift;  // by so many bits to the left, the column's byte is a word's topmost
+    int32_t rest;   // int16, its upper half is zero
   };
   float scale;
-  int32_t outliers;
-  Outlier outlier[int8::kOutliers];
+  Outlier outlier[int8::kOutliers];  // a row with fewer has some without a rest
 };
 
 struct LinearKernel {
@@ -55,15 +56,21 @@ struct LinearKernel {
   void (*run)(const LinearArgs&, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
               std::byte* scratch) noexcept;
   size_t (*scratch_bytes)(int64_t k) noexcept;
-  int64_t row_step = 1;  // rows are shared out in multiples of this, the height of its tiles
+  // Of M rows m0 is a multiple of this, the height of its tiles; null: 1.
+  int64_t (*row_step)(int64_t m) noexcept = nullptr;
 
-  // Of a kernel that takes x quantised: rows [m0, m1) into `rows`, row_words(K) apart, and what
-  // they have beside their bytes into `beside[m]`. `run` may read rows up to the next multiple
-  // of 16.
-  void (*quantise)(const LinearArgs&, int64_t m0, int64_t m1, float* rows,
-                   QuantisedRow* beside) noexcept = nullptr;
+  // Of a kernel that takes x prepared, quantised or in tiles: rows [m0, m1) of args.m into `rows`,
+  // where each takes row_words(K), and what quantised rows have beside their bytes into
+  // `beside[m]`. `run` may read rows up to the next multiple of 16.
+  void (*prepare)(const LinearArgs&, int64_t m0, int64_t m1, float* rows,
+                  QuantisedRow* beside) noexcept = nullptr;
   int64_t (*row_words)(int64_t k) noexcept = nullptr;
+  // As many rows as `run` should get in one call, where it is not left to the driver.
+  int64_t (*item_rows)(int64_t k) noexcept = nullptr;
 };
+
+// By GroupForm.
+using GroupKernels = std::array<LinearKernel, std::size(kGroupForms)>;
 
 struct AttentionKernel {
   // Queries [q0, q1) (counted within the sequence) of one sequence and one head. `scratch`:
@@ -88,11 +95,12 @@ struct KernelTable {
   // Panels of [K / 4][16][4] int8, K filled up, then a float [16], the scales, and an int32 [16],
   // 128 times the sums of the columns' weights.
   LinearKernel linear_int8;
-  // Panels [ceil(N / 16)][K / 32] of lines: for each eighth of the group of K, in order, [16][4] of
-  // K in 4 or 8 bits (with 4, two eighths to a line: the first in the low halves of its bytes);
-  // then [16] scales and [16] minima in f16.
-  LinearKernel linear_int4;  // [5][64] bytes a group
-  LinearKernel linear_q8;    // [9][64] bytes a group
+  // By GroupForm. Panels [ceil(N / 16)][K / 32] of lines: for each eighth of the group of K, in
+  // order, [16][4] of K in 4 or 8 bits (with 4, two eighths to a line: the first in the low halves
+  // of its bytes); of kQ6_K, which has 4 bits of its 6 there, two lines of the others, each for
+  // four eighths (the first in the lowest two bits); then in f16 [16] scales, of kQ6_K of first
+  // halves and [16] of second ones, of kInt4 and kInt8 and [16] minima.
+  GroupKernels linear_groups;
 
   AttentionKernel attention;
   AttentionKernel attention_bf16;  // lines of pairs in caches and tables of positions

@@ -17,7 +17,7 @@ namespace {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t n, int64_t to) { return ceil_div(n, to) * to; }
 
-// Kernels of int8 read whole tiles of AMX.
+// Kernels that take x prepared read whole tiles of AMX.
 constexpr int64_t kRowsAhead = 16;
 
 // Start of part i when `total` is split into `parts` that differ by one at most.
@@ -31,10 +31,11 @@ struct Split {
   int64_t rows, columns;
 };
 
-Split split(const LinearArgs& args, int threads) {
+Split split(const LinearKernel& kernel, const LinearArgs& args, int threads) {
   // As large as the kernel's own blocks: a smaller item costs more to start, since its first
   // weights are not prefetched.
   constexpr int64_t kItemRows = 112, kItemPairs = 12;
+  const int64_t item_rows = kernel.item_rows != nullptr ? kernel.item_rows(args.k) : kItemRows;
   constexpr int64_t kTileRows = 14;
   constexpr int64_t kItemsPerThread = 2;
   // About 2 us of work, ten times what it takes to share it.
@@ -42,7 +43,7 @@ Split split(const LinearArgs& args, int threads) {
   if (threads == 1 || args.n * args.k * (args.m + 8) < kWorthSharing) return {1, 1};
   const int64_t pairs = ceil_div(args.n, 2 * kPanel);
   const int64_t wanted = threads * kItemsPerThread;
-  Split s = {ceil_div(args.m, kItemRows), ceil_div(pairs, kItemPairs)};
+  Split s = {ceil_div(args.m, item_rows), ceil_div(pairs, kItemPairs)};
   // Columns first: then each thread reads its own part of the weights.
   if (s.rows * s.columns < wanted) s.columns = std::min(pairs, ceil_div(wanted, s.rows));
   if (s.rows * s.columns < wanted) {
@@ -101,13 +102,14 @@ void pack_panels(DType dtype, int64_t n, int64_t k, int64_t lines, float* packed
   });
 }
 
-void drive(const LinearKernel& kernel, const LinearArgs& args, const Workers& workers) noexcept {
-  if (args.m == 0) return;
+void share_out(const LinearKernel& kernel, const LinearArgs& args,
+               const Workers& workers) noexcept {
   const int64_t pairs = ceil_div(args.n, 2 * kPanel);
-  const Split s = split(args, workers.pool->size());
-  const int64_t row_steps = ceil_div(args.m, kernel.row_step);
+  const Split s = split(kernel, args, workers.pool->size());
+  const int64_t step = kernel.row_step != nullptr ? kernel.row_step(args.m) : 1;
+  const int64_t row_steps = ceil_div(args.m, step);
   const auto row = [&](int64_t i) {
-    return std::min(part_start(row_steps, s.rows, i) * kernel.row_step, args.m);
+    return std::min(part_start(row_steps, s.rows, i) * step, args.m);
   };
   workers.pool->parallel_for(s.rows * s.columns, [&](int64_t item, int thread) {
     const int64_t i = item / s.columns, j = item % s.columns;
@@ -117,6 +119,30 @@ void drive(const LinearKernel& kernel, const LinearArgs& args, const Workers& wo
         workers.scratch + static_cast<size_t>(thread) * workers.scratch_stride;
     kernel.run(args, row(i), row(i + 1), n0, n1, scratch);
   });
+}
+
+void drive(const LinearKernel& kernel, const LinearArgs& args, const Workers& workers) noexcept {
+  if (args.m == 0) return;
+  if (kernel.prepare == nullptr) return share_out(kernel, args, workers);
+  // Rows that one thread prepares in about 2 us.
+  constexpr int64_t kPiece = 32768;
+  LinearArgs prepared = args;
+  prepared.ldx = kernel.row_words(args.k);
+  float* const rows = workers.prepared;
+  auto* const beside =
+      reinterpret_cast<QuantisedRow*>(rows + round_up(args.m, kRowsAhead) * prepared.ldx);
+  const int64_t step = std::max<int64_t>(1, kPiece / args.k);
+  const int64_t pieces = ceil_div(args.m, step);
+  if (pieces < 3) {
+    kernel.prepare(args, 0, args.m, rows, beside);
+  } else {
+    workers.pool->parallel_for(pieces, [&](int64_t item, int) {
+      kernel.prepare(args, item * step, std::min(args.m, (item + 1) * step), rows, beside);
+    });
+  }
+  prepared.x = rows;
+  prepared.x_rows = beside;
+  share_out(kernel, prepared, workers);
 }
 
 }  // namespace
@@ -130,39 +156,16 @@ void linear_bf16(const LinearArgs& args, const Workers& workers) noexcept {
 }
 
 void linear_int8(const LinearArgs& args, const Workers& workers) noexcept {
-  // Rows that one thread quantises in about 2 us.
-  constexpr int64_t kPiece = 32768;
-  const LinearKernel& kernel = workers.table->linear_int8;
-  LinearArgs quantised = args;
-  quantised.ldx = kernel.row_words(args.k);
-  float* const rows = workers.quantised;
-  auto* const beside =
-      reinterpret_cast<QuantisedRow*>(rows + round_up(args.m, kRowsAhead) * quantised.ldx);
-  const int64_t step = std::max<int64_t>(1, kPiece / args.k);
-  const int64_t pieces = ceil_div(args.m, step);
-  if (pieces < 3) {
-    kernel.quantise(args, 0, args.m, rows, beside);
-  } else {
-    workers.pool->parallel_for(pieces, [&](int64_t item, int) {
-      kernel.quantise(args, item * step, std::min(args.m, (item + 1) * step), rows, beside);
-    });
-  }
-  quantised.x = rows;
-  quantised.x_rows = beside;
-  drive(kernel, quantised, workers);
+  drive(workers.table->linear_int8, args, workers);
 }
 
-int64_t quantised_floats(const LinearKernel& kernel, int64_t rows, int64_t k) noexcept {
+int64_t prepared_floats(const LinearKernel& kernel, int64_t rows, int64_t k) noexcept {
   constexpr int64_t kBeside = sizeof(QuantisedRow) / sizeof(float);
   return round_up(rows, kRowsAhead) * (kernel.row_words(k) + kBeside);
 }
 
-void linear_int4(const LinearArgs& args, const Workers& workers) noexcept {
-  drive(workers.table->linear_int4, args, workers);
-}
-
-void linear_q8(const LinearArgs& args, const Workers& workers) noexcept {
-  drive(workers.table->linear_q8, args, workers);
+void linear_groups(const LinearArgs& args, GroupForm form, const Workers& workers) noexcept {
+  drive(workers.table->linear_groups[static_cast<size_t>(form)], args, workers);
 }
 
 int64_t packed_floats(int64_t n, int64_t k) noexcept { return ceil_div(n, kPanel) * kPanel * k; }

@@ -15,18 +15,17 @@ struct Workers {
   ThreadPool* pool;
   std::byte* scratch;     // one piece per thread, 64-byte aligned
   size_t scratch_stride;  // bytes from one thread's piece to the next's, a multiple of 64
-  // Of a linear in int8, for all threads: its rows quantised, and a scale for each. 64-byte
-  // aligned; quantised_floats() says how many.
-  float* quantised = nullptr;
+  // Of a linear whose kernel prepares x, for all threads: its rows, and what is beside each.
+  // 64-byte aligned; prepared_floats() says how many.
+  float* prepared = nullptr;
 };
 
-int64_t quantised_floats(const LinearKernel&, int64_t rows, int64_t k) noexcept;
+int64_t prepared_floats(const LinearKernel&, int64_t rows, int64_t k) noexcept;
 
 void linear(const LinearArgs&, const Workers&) noexcept;
 void linear_bf16(const LinearArgs&, const Workers&) noexcept;
 void linear_int8(const LinearArgs&, const Workers&) noexcept;
-void linear_int4(const LinearArgs&, const Workers&) noexcept;
-void linear_q8(const LinearArgs&, const Workers&) noexcept;
+void linear_groups(const LinearArgs&, GroupForm, const Workers&) noexcept;
 void attention(const AttentionArgs&, const Workers&) noexcept;
 void attention_bf16(const AttentionArgs&, const Workers&) noexcept;
 // Of a batch in which some sequence has a cache; both of them call it.
@@ -57,10 +56,9 @@ void pack_linear_bf16(const void* w, DType dtype, int64_t n, int64_t k, uint16_t
 void pack_linear_int8(const void* w, DType dtype, int64_t n, int64_t k, int8_t* packed,
                       ThreadPool&) noexcept;
 
-// The same in groups of 4 or 8 bits, at least group_bits(dtype); false where weights/groups.h says
-// so. Bytes of one group of one panel: packed_group_bytes.
-int64_t packed_group_bytes(int bits) noexcept;
-bool pack_linear_groups(const void* w, DType dtype, int64_t n, int64_t k, int bits,
+// The same in groups of a form that holds the dtype; false where weights/groups.h says so. A group
+// of a panel takes kPanel * group_bytes(form).
+bool pack_linear_groups(const void* w, DType dtype, int64_t n, int64_t k, GroupForm form,
                         std::byte* packed, ThreadPool&) noexcept;
 
 }  // namespace trine::cpu

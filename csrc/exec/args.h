@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/dtype.h"
 
@@ -49,9 +50,19 @@ struct KvView {
   const void* device = nullptr;    // on devices whose attention reads something else than `data`
 };
 
-// What operands of weights in groups say they are: bytes, and pairs of bytes. (A file of
-// safetensors has to hold them, so no type of our own would do.)
+// What operands of weights in groups say they are: integers of some size, a type for each form. (A
+// file of safetensors has to hold them, so no type of our own would do.)
 inline constexpr DType kInt4Groups = DType::kU8, kQ8Groups = DType::kU16;
+constexpr DType dtype_of(GroupForm form) noexcept {
+  constexpr DType kDTypes[] = {kInt4Groups, DType::kI16, DType::kU32, DType::kI64, kQ8Groups};
+  return kDTypes[static_cast<size_t>(form)];
+}
+constexpr std::optional<GroupForm> group_form_of(DType operand) noexcept {
+  for (const GroupForm form : kGroupForms) {
+    if (dtype_of(form) == operand) return form;
+  }
+  return std::nullopt;
+}
 
 namespace cpu {
 struct QuantisedRow;
@@ -66,7 +77,7 @@ struct QuantisedRow;
 // `linear_int8` takes weights as int8 with a scale for each column of y, and each row of x times
 // its own scale rounded to int8, but for two outliers (exec/int8.h). Their products are summed as
 // integers, so exactly.
-// `linear_int4` and `linear_q8` take weights in groups of 32 of K (weights/groups.h), and round x
+// `linear_groups` takes weights in groups of 32 of K (weights/groups.h), and rounds x
 // in the same groups to integers of -127 .. 127 times a float, the largest magnitude / 127. Sums
 // within a group are exact; they are added up in ascending order.
 struct LinearArgs {
@@ -82,8 +93,8 @@ struct LinearArgs {
   int64_t ldy;
   int64_t m, n, k;
   Activation activation;
-  // cpu, int8: then x is the rows as the kernel's `quantise` has made them, and these are beside
-  // it.
+  // cpu, where a kernel takes x prepared: x is what its `prepare` has made, and these are what rows
+  // in int8 have beside them.
   const cpu::QuantisedRow* x_rows = nullptr;
 };
 
@@ -222,7 +233,7 @@ struct ScaleArgs {
 
 // y[i] = sum over t of table_t[ids_t[i]], t < count, added in this order. Tables stay in the
 // checkpoint's dtype (F32, F16 or BF16) and place; their rows need not be aligned. A table that is
-// alone may be a linear's weight instead, as linear_int8 (I8), linear_int4 or linear_q8 reads it.
+// alone may be a linear's weight instead, as linear_int8 (I8) or linear_groups reads it.
 // Ids were checked before the run.
 struct EmbeddingArgs {
   static constexpr int kMaxTables = 3;

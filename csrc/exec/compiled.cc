@@ -8,6 +8,7 @@
 
 #include "backend.h"
 #include "base/error.h"
+#include "base/version.h"
 #include "compile/passes.h"
 #include "graph/serialize.h"
 #include "weights/safetensors_writer.h"
@@ -115,7 +116,7 @@ void Engine::save(const std::filesystem::path& path, std::map<std::string, std::
         cat("a model on device ", properties.device, " cannot be saved; on cpu it can"));
   metadata["format"] = "trine";
   metadata["trine.format"] = cat(kCompiledFormat);
-  metadata["trine.version"] = version();
+  metadata["trine.version"] = core_version();
   metadata["trine.device"] = properties.device;
   metadata["trine.dtype"] = name_of(properties.dtype);
   metadata["trine.graph"] = to_json(graph_);
@@ -140,7 +141,7 @@ CompiledFile::CompiledFile(const std::filesystem::path& path, bool check_sum)
   const std::string ours = cat(kCompiledFormat), &format = at("trine.format");
   if (format != ours) {
     fail(cat("has format ", quoted(format), ", was written by trine ", quoted(at("trine.version")),
-             "; this is trine ", version(), ", which reads format ", ours));
+             "; this is trine ", core_version(), ", which reads format ", ours));
   }
   if (check_sum && at(kChecksum) != checksum(metadata())) fail("its metadata is damaged");
   if (at("trine.device") != "cpu") fail(cat("is for device ", quoted(at("trine.device"))));

@@ -29,19 +29,19 @@ int64_t longest(const BatchView& batch) {
 }
 
 // Bits of what is read element by element; blocks are unpacked to float32.
-size_t element_bits(DType dtype) {
-  return 8 * (block_of(dtype) == 1 ? size_of(dtype) : size_of(DType::kF32));
+double element_bits(DType dtype) {
+  return 8.0 * static_cast<double>(size_of(block_of(dtype) == 1 ? dtype : DType::kF32));
 }
 
 // Of a weight in the dtype that a consumer holds it in; groups with their scales and minima.
-size_t element_bits(const Graph& graph, NodeId weight, DType dtype) {
-  if (dtype == DType::kI4) return host::group_bits(graph, weight) == 4 ? 5 : 9;
-  return element_bits(dtype);
+double element_bits(const Graph& graph, NodeId weight, DType dtype) {
+  if (dtype != DType::kI4) return element_bits(dtype);
+  return 8.0 * static_cast<double>(group_bytes(host::group_form(graph, weight))) / kGroup;
 }
 
 // Bits that an element of each weight takes, in the widest form that a consumer holds it in.
-std::map<std::string_view, size_t> weight_bits(const Graph& graph, DType dtype) {
-  std::map<std::string_view, size_t> sizes;
+std::map<std::string_view, double> weight_bits(const Graph& graph, DType dtype) {
+  std::map<std::string_view, double> sizes;
   for (const Node& node : graph.nodes) {
     for (size_t slot = 0; slot < node.inputs.size(); ++slot) {
       const NodeId id = node.inputs[slot];
@@ -49,7 +49,7 @@ std::map<std::string_view, size_t> weight_bits(const Graph& graph, DType dtype) 
       const std::string_view name = graph[id].as<WeightAttrs>().name;
       DType held = host::multiplied_dtype(graph, id, node, slot, dtype);
       if (node.op == Op::embedding && held == DType::kF32) held = graph.weights->at(name).dtype;
-      size_t& size = sizes[name];
+      double& size = sizes[name];
       size = std::max(size, element_bits(graph, id, held));
     }
   }
@@ -304,13 +304,13 @@ std::vector<StepProfile> Engine::profile(const Plan& plan, const BatchView& batc
 EngineInfo Engine::info() {
   EngineInfo out;
   out.backend = backend_->properties();
-  const std::map<std::string_view, size_t> used = weight_bits(graph_, out.backend.dtype);
+  const std::map<std::string_view, double> used = weight_bits(graph_, out.backend.dtype);
   for (const Tensor& tensor : *graph_.weights) {
     if (const auto size = used.find(tensor.name); size != used.end()) {
       size_t elements = 1;
       for (const int64_t d : tensor.shape) elements *= static_cast<size_t>(d);
       out.parameters += elements;
-      out.weight_bytes += elements * size->second / 8;
+      out.weight_bytes += static_cast<size_t>(static_cast<double>(elements) * size->second / 8);
     } else {
       out.unused_tensors.emplace_back(tensor.name);
     }

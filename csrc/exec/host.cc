@@ -125,7 +125,7 @@ void require_dtype(std::string_view device, DType dtype, std::span<const DType> 
 }
 
 DType attention_dtype(DType dtype) noexcept {
-  return dtype == DType::kBF16 ? DType::kBF16 : DType::kF32;
+  return dtype == DType::kBF16 || is_quantised(dtype) ? DType::kBF16 : DType::kF32;
 }
 
 Packed as_bf16(const Graph& graph, NodeId weight) {
@@ -173,19 +173,19 @@ Packed as_int8(const Graph& graph, NodeId weight) {
   return {memory, memory.get(), bytes, DType::kI8};
 }
 
-int group_bits(const Graph& graph, NodeId weight) {
+GroupForm group_form(const Graph& graph, NodeId weight) {
   const Node& node = graph[weight];
   if (node.op == Op::concat_rows) {
-    int bits = 4;
-    for (const NodeId part : node.inputs) bits = std::max(bits, group_bits(graph, part));
-    return bits;
+    GroupForm form = group_form(graph, node.inputs[0]);
+    for (const NodeId part : node.inputs) form = common_form(form, group_form(graph, part));
+    return form;
   }
   const bool tied = std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& n) {
     return n.op == Op::embedding && n.as<EmbeddingAttrs>().tied && n.inputs[1] == weight;
   });
   // In 4 bits SmolLM2's tied table costs 9 % of perplexity.
-  if (tied && block_of(node.dtype) == 1) return 8;
-  return trine::group_bits(node.dtype);
+  if (tied && block_of(node.dtype) == 1) return GroupForm::kInt8;
+  return trine::group_form(node.dtype);
 }
 
 void throw_not_in_groups(const Graph& graph, NodeId weight, size_t part) {
@@ -199,7 +199,7 @@ void throw_not_in_groups(const Graph& graph, NodeId weight, size_t part) {
 
 Packed as_groups(const Graph& graph, NodeId weight) {
   const std::vector<Part> from = parts(graph, weight);
-  const int bits = group_bits(graph, weight);
+  const GroupForm form = group_form(graph, weight);
   int64_t count = 0;
   for (const Part& p : from) count += p.rows * groups_of(p.cols);
   const size_t bytes = static_cast<size_t>(count) * sizeof(Group);
@@ -208,13 +208,13 @@ Packed as_groups(const Graph& graph, NodeId weight) {
   for (const Part& p : from) {
     const auto* row = static_cast<const std::byte*>(p.data);
     for (int64_t i = 0; i < p.rows; ++i) {
-      if (!to_groups(p.dtype, row, p.cols, bits, to))
+      if (!to_groups(p.dtype, row, p.cols, form, to))
         throw_not_in_groups(graph, weight, static_cast<size_t>(&p - from.data()));
       row += bytes_of(p.dtype, p.cols);
       to += groups_of(p.cols);
     }
   }
-  return {memory, memory.get(), bytes, bits == 4 ? kInt4Groups : kQ8Groups};
+  return {memory, memory.get(), bytes, dtype_of(form)};
 }
 
 DType table_dtype(const Graph& graph, NodeId weight) {

@@ -43,7 +43,8 @@ DType multiplied_dtype(const Graph&, NodeId weight, const Node& consumer, size_t
 // DeviceError unless the device has the dtype.
 void require_dtype(std::string_view device, DType dtype, std::span<const DType> has);
 
-// In what attention multiplies, and keeps keys and values, when the model's dtype is `dtype`.
+// In what attention multiplies on a host, and keeps keys and values, when the model's dtype is
+// `dtype`: bf16 in what is quantised, too.
 DType attention_dtype(DType dtype) noexcept;
 
 // The operand as dense bf16, rounded to nearest.
@@ -55,9 +56,9 @@ float quantise_row(const Part&, int64_t row, int8_t* to);
 // The operand as rows of int8, as the reference reads them (exec/int8.h).
 Packed as_int8(const Graph&, NodeId weight);
 
-// How many bits an element has where int4 holds this weight in groups: 8 if any of its parts is
-// stored in more than 4 (weights/groups.h) or is a tied table that is in no blocks yet.
-int group_bits(const Graph&, NodeId weight);
+// In what groups int4 holds this weight: what holds all of its parts (weights/groups.h), 8 bits for
+// a tied table that is in no blocks yet.
+GroupForm group_form(const Graph&, NodeId weight);
 
 // The operand as rows of Group. ModelError where an element is not finite or too large.
 Packed as_groups(const Graph&, NodeId weight);

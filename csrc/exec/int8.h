@@ -45,12 +45,10 @@ struct Largest {
   float most[kOutliers + 1] = {};
 
   TRINE_INLINE void add(float magnitude) noexcept {
-    for (float& other : most) {
-      if (magnitude > other) {
-        const float smaller = other;
-        other = magnitude;
-        magnitude = smaller;
-      }
+    for (float& other : most) {  // a maximum and a minimum, no branch
+      const float larger = magnitude > other ? magnitude : other;
+      magnitude = magnitude > other ? other : magnitude;
+      other = larger;
     }
   }
 };

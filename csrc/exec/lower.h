@@ -89,14 +89,12 @@ Step linear(const Graph& graph, const Node& node, std::span<const Operand> in, c
     return in_dtype(DType::kBF16, 16, [](const Args& a, const RunContext& c) noexcept {
       Kernels::linear_bf16(a.in(c), c);
     });
-  if (args.w.dtype == kInt4Groups)
-    return in_dtype(DType::kI4, 5, [](const Args& a, const RunContext& c) noexcept {
-      Kernels::linear_int4(a.in(c), c);
+  if (const auto form = group_form_of(args.w.dtype)) {
+    const double bits = 8.0 * static_cast<double>(group_bytes(*form)) / kGroup;
+    return in_dtype(DType::kI4, bits, [](const Args& a, const RunContext& c) noexcept {
+      Kernels::linear_groups(a.in(c), *group_form_of(a.w.dtype), c);
     });
-  if (args.w.dtype == kQ8Groups)
-    return in_dtype(DType::kI4, 9, [](const Args& a, const RunContext& c) noexcept {
-      Kernels::linear_q8(a.in(c), c);
-    });
+  }
   return in_dtype(DType::kF32, 32,
                   [](const Args& a, const RunContext& c) noexcept { Kernels::linear(a.in(c), c); });
 }

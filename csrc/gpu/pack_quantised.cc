@@ -57,7 +57,8 @@ void pack_int8(const host::Part& from, const Places& to) {
 
 bool pack_groups(const host::Part& from, DType form, const Places& to) {
   constexpr int64_t kHalf = kGroup / 2;
-  const int bits = form == kInt4Groups ? 4 : 8;
+  const GroupForm as = form == kInt4Groups ? GroupForm::kInt4 : GroupForm::kInt8;
+  const int bits = group_bits(as);
   const int64_t ldw = quantised_ldw(form, from.cols), count = groups_of(from.cols);
   std::atomic<bool> finite = true;
   share_rows(from.rows, [&](int64_t begin, int64_t end) {
@@ -68,11 +69,11 @@ bool pack_groups(const host::Part& from, DType form, const Places& to) {
       for (int64_t k0 = 0; k0 < from.cols; k0 += kStep) {
         Group groups[kStep / kGroup];
         const int64_t k = std::min(kStep, from.cols - k0);
-        if (!to_groups(from.dtype, host::at(from, r, k0), k, bits, groups)) finite = false;
+        if (!to_groups(from.dtype, host::at(from, r, k0), k, as, groups)) finite = false;
         for (int64_t g = 0; g < groups_of(k); ++g, scales += 4) {
           const Group& group = groups[g];
-          std::memcpy(scales, &group.scale, 2);
-          std::memcpy(scales + 2, &group.min, 2);
+          std::memcpy(scales, &group.scale[0], 2);
+          std::memcpy(scales + 2, &group.min[0], 2);
           for (int64_t i = 0; i < (bits == 4 ? kHalf : kGroup); ++i) {
             const unsigned high = bits == 4 ? static_cast<unsigned>(group.q[i + kHalf]) << 4 : 0;
             *q++ = static_cast<std::byte>(group.q[i] | high);
@@ -88,7 +89,7 @@ bool pack_groups(const host::Part& from, DType form, const Places& to) {
 
 DType quantised_form(const Graph& graph, NodeId weight, DType multiplied) {
   if (multiplied == DType::kI8) return DType::kI8;
-  return host::group_bits(graph, weight) == 4 ? kInt4Groups : kQ8Groups;
+  return group_bits(host::group_form(graph, weight)) == 4 ? kInt4Groups : kQ8Groups;
 }
 
 void pack_quantised(const Graph& graph, NodeId weight, DType form, std::byte* to) {

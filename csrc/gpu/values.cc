@@ -69,10 +69,9 @@ Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot, 
   return {cat("rows_", name_of(held)), held, {dims[0], ldw(held, dims[1])}};
 }
 
-bool supports(const Node& node, int64_t max_head_dim) noexcept {
+bool supports(const Node& node) noexcept {
   switch (node.op) {
     case Op::attention:
-      return node.shape.cols() / node.as<AttentionAttrs>().heads <= max_head_dim;
     case Op::linear:
     case Op::layer_norm:
     case Op::rms_norm:
@@ -92,6 +91,14 @@ bool supports(const Node& node, int64_t max_head_dim) noexcept {
       return true;
     default:
       return false;
+  }
+}
+
+void check_heads(const Graph& graph, const Node& node, int64_t most) {
+  const int64_t columns = node.shape.cols() / node.as<AttentionAttrs>().heads;
+  if (columns > most) {
+    throw DeviceError(cat(describe(graph, node), ": heads of ", columns,
+                          " columns; kernels of GPUs take up to ", most, "; use device=\"cpu\""));
   }
 }
 

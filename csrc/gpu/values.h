@@ -39,7 +39,10 @@ DType quantised_form(const Graph&, NodeId weight, DType multiplied);
 // cannot hold an element.
 void pack_quantised(const Graph&, NodeId weight, DType form, std::byte* to);
 
-// What gpu/lower.h has a step for; attention's heads have at most `max_head_dim` columns.
-bool supports(const Node& node, int64_t max_head_dim) noexcept;
+// What gpu/lower.h has a step for.
+bool supports(const Node& node) noexcept;
+
+// Of attention: DeviceError where heads have more columns than kernels take.
+void check_heads(const Graph&, const Node&, int64_t most);
 
 }  // namespace trine::gpu

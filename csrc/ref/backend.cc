@@ -14,10 +14,9 @@ struct Kernels {
   static void linear(const LinearArgs& a, const RunContext&) noexcept { ref::linear(a); }
   static void linear_bf16(const LinearArgs& a, const RunContext&) noexcept { ref::linear_bf16(a); }
   static void linear_int8(const LinearArgs& a, const RunContext&) noexcept { ref::linear_int8(a); }
-  static void linear_int4(const LinearArgs& a, const RunContext&) noexcept {
+  static void linear_groups(const LinearArgs& a, GroupForm, const RunContext&) noexcept {
     ref::linear_groups(a);
   }
-  static void linear_q8(const LinearArgs& a, const RunContext&) noexcept { ref::linear_groups(a); }
   static void attention(const AttentionArgs& a, const RunContext&) noexcept { ref::attention(a); }
   static void attention_bf16(const AttentionArgs& a, const RunContext&) noexcept {
     ref::attention_bf16(a);
@@ -63,10 +62,7 @@ class RefBackend : public Backend {
   Form form(const Graph& graph, NodeId weight, const Node& consumer, size_t slot) const override {
     const auto& dims = graph[weight].shape.dims;
     const DType dtype = host::multiplied_dtype(graph, weight, consumer, slot, dtype_);
-    if (dtype == DType::kI4) {
-      const bool few = host::group_bits(graph, weight) == 4;
-      return {few ? "groups_int4" : "groups_q8", few ? kInt4Groups : kQ8Groups, dims};
-    }
+    if (dtype == DType::kI4) return {"groups", dtype_of(host::group_form(graph, weight)), dims};
     if (dtype == DType::kI8) return {"dense_int8", dtype, {dims[0], int8::row_bytes(dims[1])}};
     if (dtype == DType::kBF16) return {"dense_bf16", dtype, dims};
     if (consumer.op == Op::embedding) return {"table", host::table_dtype(graph, weight), dims};

@@ -66,7 +66,7 @@ void embedding(const EmbeddingArgs& args) noexcept {
     }
     return;
   }
-  if (args.dtypes[0] == kInt4Groups || args.dtypes[0] == kQ8Groups) return embed_groups(args);
+  if (group_form_of(args.dtypes[0])) return embed_groups(args);
   for (int64_t i = 0; i < args.rows; ++i) {
     for (int64_t j = 0; j < args.cols; ++j) {
       double sum = element(args.tables[0], args.dtypes[0], args.ids[0][i] * args.cols + j);

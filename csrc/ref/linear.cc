@@ -91,7 +91,8 @@ void linear_groups(const LinearArgs& args) noexcept {
       double sum = 0.0;
       for (int64_t k = 0; k < args.k; ++k) {
         const Group& group = w[k / kGroup];
-        const double scale = f16_to_f32(group.scale), min = f16_to_f32(group.min);
+        const int64_t half = k % kGroup / (kGroup / 2);
+        const double scale = f16_to_f32(group.scale[half]), min = f16_to_f32(group.min[half]);
         sum += x[static_cast<size_t>(k)] * (scale * group.q[k % kGroup] + min);
       }
       finish(args, i, j, sum);

@@ -10,9 +10,12 @@
 namespace trine {
 namespace {
 
+void set_scale(Group& group, uint16_t scale) noexcept { group.scale[0] = group.scale[1] = scale; }
+void set_min(Group& group, uint16_t min) noexcept { group.min[0] = group.min[1] = min; }
+
 // The nearest level of each value, and the squared error that it leaves.
 float choose_levels(const float* values, int64_t n, int most, Group& group) noexcept {
-  const float scale = f16_to_f32(group.scale), min = f16_to_f32(group.min);
+  const float scale = f16_to_f32(group.scale[0]), min = f16_to_f32(group.min[0]);
   const float inverse = scale != 0.0f ? 1.0f / scale : 0.0f;
   float error = 0.0f;
   for (int64_t i = 0; i < n; ++i) {
@@ -40,8 +43,8 @@ void fit(const float* values, int64_t n, Group& group) noexcept {
   const float determinant = count * sum_qq - sum_q * sum_q;
   if (!(determinant > 0.0f)) return;
   const float scale = (count * sum_qv - sum_q * sum_v) / determinant;
-  group.scale = f32_to_f16(scale);
-  group.min = f32_to_f16((sum_v - f16_to_f32(group.scale) * sum_q) / count);
+  set_scale(group, f32_to_f16(scale));
+  set_min(group, f32_to_f16((sum_v - f16_to_f32(group.scale[0]) * sum_q) / count));
 }
 
 }  // namespace
@@ -55,9 +58,9 @@ void quantise_group(const float* values, int64_t n, int bits, Group& group) noex
     poison += values[i] * 0.0f;  // NaN for what is not finite
   }
   group = {};
-  group.min = f32_to_f16(least + poison);
+  set_min(group, f32_to_f16(least + poison));
   const float range = largest - least;
-  if (!(range > 0.0f) || !std::isfinite(f16_to_f32(group.min))) return;
+  if (!(range > 0.0f) || !std::isfinite(f16_to_f32(group.min[0]))) return;
   // Steps between levels: a little wider than the range needs (then the outermost levels stay
   // empty), and a little narrower (then the outermost values are cut). With 8 bits neither pays.
   constexpr float kSteps4[] = {15.0f, 14.0f, 16.0f, 17.0f, 18.0f};
@@ -68,8 +71,8 @@ void quantise_group(const float* values, int64_t n, int bits, Group& group) noex
   for (size_t i = 0; i < tries; ++i) {
     Group tried = {};
     const float step = range / steps[i];
-    tried.scale = f32_to_f16(step);
-    tried.min = f32_to_f16(least + 0.5f * (range - static_cast<float>(most) * step));
+    set_scale(tried, f32_to_f16(step));
+    set_min(tried, f32_to_f16(least + 0.5f * (range - static_cast<float>(most) * step)));
     float error = choose_levels(values, n, most, tried);
     if (bits == 4) {
       Group fitted = tried;
@@ -95,35 +98,43 @@ void nibbles(const uint8_t* q, uint32_t high, Group& group) noexcept {
   }
 }
 
+// Scale and minimum of a group whose minimum is a multiple of the scale.
+void set_offset(Group& group, uint16_t scale, float offset) noexcept {
+  set_scale(group, scale);
+  set_min(group, times(scale, offset));
+}
+
 // Block `i` of a row as it lies in a GGUF; Q4_K and Q5_K: sub-block i % 8 of block i / 8.
 void read_block(DType dtype, const std::byte* row, int64_t i, Group& group) noexcept {
   const bool super = dtype == DType::kQ4K || dtype == DType::kQ5K;
   const int64_t block = super ? i / 8 : i;
   const auto* const p =
       reinterpret_cast<const uint8_t*>(row) + bytes_of(dtype, block * block_of(dtype));
-  group.scale = load_le<uint16_t>(p);
+  const auto scale = load_le<uint16_t>(p);
   switch (dtype) {
     case DType::kQ4_0:
-      group.min = times(group.scale, -8.0f);
+      set_offset(group, scale, -8.0f);
       return nibbles(p + 2, 0, group);
     case DType::kQ4_1:
-      group.min = load_le<uint16_t>(p + 2);
+      set_scale(group, scale);
+      set_min(group, load_le<uint16_t>(p + 2));
       return nibbles(p + 4, 0, group);
     case DType::kQ5_0:
-      group.min = times(group.scale, -16.0f);
+      set_offset(group, scale, -16.0f);
       return nibbles(p + 6, load_le<uint32_t>(p + 2), group);
     case DType::kQ5_1:
-      group.min = load_le<uint16_t>(p + 2);
+      set_scale(group, scale);
+      set_min(group, load_le<uint16_t>(p + 2));
       return nibbles(p + 8, load_le<uint32_t>(p + 4), group);
     case DType::kQ8_0:
-      group.min = times(group.scale, -128.0f);
+      set_offset(group, scale, -128.0f);
       for (int j = 0; j < kGroup; ++j) group.q[j] = static_cast<uint8_t>(p[2 + j] ^ 0x80u);
       return;
     default: {
       const auto j = static_cast<int>(i % 8);
       const KScale s = k_scale(p + 4, j);
-      group.min = times(load_le<uint16_t>(p + 2), -static_cast<float>(s.min));
-      group.scale = times(group.scale, static_cast<float>(s.scale));
+      set_scale(group, times(scale, static_cast<float>(s.scale)));
+      set_min(group, times(load_le<uint16_t>(p + 2), -static_cast<float>(s.min)));
       const bool five = dtype == DType::kQ5K;
       const uint8_t* const low = p + (five ? 48 : 16) + j / 2 * 32;
       for (int e = 0; e < kGroup; ++e) {
@@ -131,6 +142,40 @@ void read_block(DType dtype, const std::byte* row, int64_t i, Group& group) noex
         group.q[e] = static_cast<uint8_t>(((low[e] >> (j % 2 * 4)) & 15) | static_cast<int>(fifth));
       }
     }
+  }
+}
+
+// Group `i` of a row whose minimum is a multiple of its scale, a block of its own, in kQ8_0.
+void read_eight(DType dtype, const std::byte* row, int64_t i, Group& group) noexcept {
+  read_block(dtype, row, i, group);
+  const int more = dtype == DType::kQ4_0 ? 120 : dtype == DType::kQ5_0 ? 112 : 0;
+  for (uint8_t& q : group.q) q = static_cast<uint8_t>(q + more);
+  set_min(group, times(group.scale[0], -128.0f));
+}
+
+// Group `i` of a row in kQ6_K: an eighth of a block of Q6_K (in 128 elements, 32 share the low or
+// the high halves of bytes with those 64 on), or a block of Q4_0.
+void read_six(DType dtype, const std::byte* row, int64_t i, Group& group) noexcept {
+  if (dtype == DType::kQ4_0) {
+    read_block(dtype, row, i, group);
+    for (uint8_t& q : group.q) q = static_cast<uint8_t>(q + 24);
+    set_min(group, times(group.scale[0], -32.0f));
+    return;
+  }
+  const auto* const block =
+      reinterpret_cast<const uint8_t*>(row) + bytes_of(dtype, i / 8 * block_of(dtype));
+  const int64_t half = i % 8 / 4, quarter = i % 4;
+  const uint8_t* const low = block + half * 64 + quarter % 2 * 32;
+  const uint8_t* const high = block + 128 + half * 32;
+  const uint8_t* const scales = block + 192 + i % 8 * 2;
+  const auto scale = load_le<uint16_t>(block + 208);
+  for (int64_t e = 0; e < kGroup; ++e) {
+    const unsigned four = (low[e] >> (quarter / 2 * 4)) & 15u;
+    group.q[e] = static_cast<uint8_t>(four | ((high[e] >> (2 * quarter)) & 3u) << 4);
+  }
+  for (int64_t part = 0; part < 2; ++part) {
+    group.scale[part] = times(scale, static_cast<float>(static_cast<int8_t>(scales[part])));
+    group.min[part] = times(group.scale[part], -32.0f);
   }
 }
 
@@ -142,23 +187,30 @@ bool is_finite(uint16_t half) noexcept { return (half & 0x7C00u) != 0x7C00u; }
 
 }  // namespace
 
-bool to_groups(DType dtype, const std::byte* row, int64_t k, int bits, Group* groups) noexcept {
+bool to_groups(DType dtype, const std::byte* row, int64_t k, GroupForm form,
+               Group* groups) noexcept {
   // Q6_K, the largest block, is eight groups.
   constexpr int64_t kStep = 256;
   bool finite = true;
   float values[kStep];
   for (int64_t k0 = 0; k0 < k; k0 += kStep) {
     const int64_t count = std::min(k - k0, kStep);
-    if (!is_grouped(dtype))
+    const bool six = form == GroupForm::kQ6_K;
+    if (!is_grouped(dtype) && !six)
       to_f32(dtype, row + bytes_of(dtype, k0), values, static_cast<size_t>(count));
     for (int64_t i = 0; i < count; i += kGroup) {
       Group& group = groups[(k0 + i) / kGroup];
-      if (is_grouped(dtype)) {
+      if (six) {
+        read_six(dtype, row, (k0 + i) / kGroup, group);
+      } else if (form == GroupForm::kQ8_0) {
+        read_eight(dtype, row, (k0 + i) / kGroup, group);
+      } else if (is_grouped(dtype)) {
         read_block(dtype, row, (k0 + i) / kGroup, group);
       } else {
-        quantise_group(values + i, std::min(count - i, kGroup), bits, group);
+        quantise_group(values + i, std::min(count - i, kGroup), group_bits(form), group);
       }
-      finite = finite && is_finite(group.scale) && is_finite(group.min);
+      for (int part = 0; part < 2; ++part)
+        finite = finite && is_finite(group.scale[part]) && is_finite(group.min[part]);
     }
   }
   return finite;

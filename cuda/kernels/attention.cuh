@@ -136,7 +136,7 @@ struct Rows {
 #pragma unroll
           for (int r = 0; r < kRowTiles; ++r) multiply(out[r][n], a[r], b);
           // Registers are full: no loads ahead of this.
-          if (kD > 128 && n % 8 == 7) __syncwarp();
+          if (kD > 128 && n % 16 == 15) __syncwarp();
         }
       }
     }
@@ -269,11 +269,17 @@ enum class Kind {
   kCausal  // with or without caches, in chunks
 };
 
-// Blocks a multiprocessor: said, since ptxas would rather spill a little than miss one more.
+// Blocks a multiprocessor: said, since ptxas would rather spill a little than miss one more. Calls
+// for products and copies by registers leave sm_75 room for fewer.
 template <class T, int kD, int kRowTiles>
 constexpr int blocks_wanted() {
   constexpr int kBytes = Shape<T, kD>::kBytes;
-  return kRowTiles > 1 || kBytes > 128 ? 2 : kBytes > 64 ? 3 : 4;
+#ifdef TRINE_SM75
+  constexpr int kMost = 3;
+#else
+  constexpr int kMost = 4;
+#endif
+  return kRowTiles > 1 || kBytes > 128 ? 2 : kBytes > 64 ? 3 : kMost;
 }
 
 template <class T, int kD, int kRowTiles, int kWarps, Kind kKind>
@@ -299,7 +305,7 @@ TRINE_GLOBAL void __launch_bounds__(kWarps * 32, blocks_wanted<T, kD, kRowTiles>
     return;
   }
   const Keys<T> keys(p, seq.b, kv_head, seq.first, seq.past, seq.keys);
-  if (kCausal && keys.pages != nullptr && head % group == 0 && first_row < seq.length)
+  if (kCausal && keys.in_page >= 0 && head % group == 0 && first_row < seq.length)
     keys.append(first_row, min(first_row + kRows, seq.length), p);
   if (first_row >= rows) return;
   // Keys below `seen` for the last row, and for all rows.

@@ -70,6 +70,8 @@ TRINE_DEV void multiply_table(float* terms, int ld, const Get& a, const T* table
       const Fragment<T, 4> rows = a(k);
       multiply(c[0], rows, b[0]);
       multiply(c[1], rows, b[1]);
+      // Halves of floats take registers: no loads ahead of this.
+      if constexpr (sizeof(T) == 4) __syncwarp();
     }
 #pragma unroll
     for (int n = 0; n < 2; ++n) {

@@ -133,7 +133,7 @@ struct Copy {
       const int end = col < p.head_dim ? valid : 0;
       const T* source = from + first * ld + col;
       T* const to = tile + first * S::kLd + col;
-#pragma unroll
+      TRINE_UNROLL_COPIES
       for (int i = 0; i < kRows; i += kDown) {
         if (kRows % kDown != 0 && first + i >= kRows) break;
         cp_async16_zfill(to + i * S::kLd, source, first + i < end);
@@ -178,8 +178,8 @@ template <class T>
 struct Keys {
   const T* k;
   const T* v;
-  T* pages = nullptr;  // null: no cache
-  const int32_t* table = nullptr;
+  int in_page = -1;  // where this head's part of a page begins; below 0: no cache
+  int table = 0;     // where this sequence's part of the table of pages begins
   int past, count;
 
   TRINE_DEV Keys(const Params& p, int b, int kv_head, int first, int past_, int count_)
@@ -187,10 +187,17 @@ struct Keys {
     k = static_cast<const T*>(p.k) + first * p.ldk + kv_head * p.head_dim;
     v = static_cast<const T*>(p.v) + first * p.ldv + kv_head * p.head_dim;
     if (past_ >= 0 && p.cache.data != nullptr) {
-      pages = static_cast<T*>(p.cache.data) +
-              static_cast<int64_t>(kv_head) * KvPages::kTokens * p.head_dim;
-      table = p.cache.table + b * p.cache.table_ld;
+      in_page = kv_head * KvPages::kTokens * p.head_dim;
+      table = static_cast<int>(b * p.cache.table_ld);
     }
+  }
+
+  // This head's part of the page that the sequence's token `at` lies in. Pointers are made when
+  // they are needed: registers are few.
+  TRINE_DEV T* page_of(int at, const Params& p) const {
+    const int page = p.cache.table[table + at / KvPages::kTokens];
+    return static_cast<T*>(p.cache.data) + in_page + page * p.cache.page_stride +
+           at % KvPages::kTokens * p.head_dim;
   }
 
   // Parts begin .. end - 1 (0: K, 1: V) of tile `tile`, to `to` and on. A tile lies in one page.
@@ -200,11 +207,7 @@ struct Keys {
     using Part = Copy<T, kD, kThreads>;
     static_assert(KvPages::kTokens % S::kTile == 0);
     const int at = tile * S::kTile, valid = count - at, old = past - at;
-    const T* page = nullptr;
-    if (old > 0) {
-      page = pages + table[at / KvPages::kTokens] * p.cache.page_stride +
-             at % KvPages::kTokens * p.head_dim;
-    }
+    const T* const page = old > 0 ? page_of(at, p) : nullptr;
     const bool of_page = old >= min(valid, S::kTile);
 #pragma unroll 1
     for (int part = begin; part < end; ++part, to += S::kTile * S::kLd) {
@@ -226,11 +229,7 @@ struct Keys {
   // This run's tokens begin .. end - 1 to their places in the pages. Nobody reads them there
   // before the next run.
   TRINE_DEV void append(int begin, int end, const Params& p) const {
-    const auto to = [&](int token) {
-      const int at = past + token;
-      return pages + table[at / KvPages::kTokens] * p.cache.page_stride +
-             at % KvPages::kTokens * p.head_dim;
-    };
+    const auto to = [&](int token) { return page_of(past + token, p); };
     const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
     if (p.vectors) {
       constexpr int kElements = 16 / static_cast<int>(sizeof(T));

@@ -11,6 +11,7 @@
 //   TRINE_DYNAMIC_SHARED(T, name)              T* name, the launch's dynamic shared memory
 //   TRINE_LAUNCH(kernel, grid, block, shared_bytes, stream, args...)
 //                                              (kernel<A, B>) in parentheses if it has commas
+//   TRINE_UNROLL_COPIES                        in front of a loop of cp_async
 //   cp_async16, cp_async16_zfill, cp_async4_zfill, cp_async_commit, cp_async_wait<N>
 //   ldmatrix_x1, _x2, _x4 and their _trans     every lane of the warp takes part
 //   mma_m16n8k16_bf16, mma_m16n8k8_tf32        c += a b, every lane takes part
@@ -44,6 +45,12 @@
   T* name = reinterpret_cast<T*>(trine_shared_bytes)
 #define TRINE_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#endif
+
+#ifdef TRINE_SM75
+#define TRINE_UNROLL_COPIES _Pragma("unroll 2")  // each holds its 16 bytes in registers
+#else
+#define TRINE_UNROLL_COPIES _Pragma("unroll")
 #endif
 
 namespace trine::cuda {

@@ -377,8 +377,15 @@ TRINE_DEV void sync_all() {
   }
 }
 
+// nvcc refuses clusters where there are none.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+#define TRINE_CLUSTER(blocks) __cluster_dims__(blocks, 1, 1)
+#else
+#define TRINE_CLUSTER(blocks)
+#endif
+
 template <class Tile, Activation activation, bool kAny>
-__global__ void __cluster_dims__(Tile::kCluster, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void TRINE_CLUSTER(Tile::kCluster) __launch_bounds__(kThreads, 1)
     linear_hopper(const LinearParams p, const __grid_constant__ CUtensorMap x_map,
                   const __grid_constant__ CUtensorMap w_map) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

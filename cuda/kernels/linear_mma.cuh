@@ -274,7 +274,7 @@ TRINE_DEV void run_linear(const LinearParams& p) {
     cp_async_commit();
     if (++load_stage == p.chunk) load_stage = 0, load_chunk += groups;
   };
-#pragma unroll
+  TRINE_UNROLL_COPIES
   for (int s = 0; s < Tile::kStages - 1; ++s) load_next(s);
 
   Sum c[WarpTile<T, Tile>::kI][WarpTile<T, Tile>::kJ][4];

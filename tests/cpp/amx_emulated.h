@@ -5,7 +5,7 @@
 
 namespace trine::cpu::amx_emulated {
 
-// The scalar table with AMX's kernel for bf16.
+// The scalar table with the kernels that AMX has.
 const KernelTable& table();
 
 }  // namespace trine::cpu::amx_emulated

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "amx_emulated.h"
 #include "cpu/ops.h"
 #include "kernel_testing.h"
 #include "ref/ref.h"
@@ -52,6 +53,7 @@ inline std::vector<Attention> attentions() {
   for (const cpu::KernelTable* table : kernel_tables()) {
     for (const bool bf16 : {false, true}) all.push_back({table, bf16});
   }
+  all.push_back({&cpu::amx_emulated::table(), true});
   return all;
 }
 
@@ -108,8 +110,8 @@ void compare_attentions(const std::string& what, const Problem& problem, int64_t
     const auto tolerance = [&](int64_t i, int64_t j) {
       return relative * double(spread.at(i, j)) + double(borders.at(i, j)) + 1e-37;
     };
-    for (const cpu::KernelTable* table : kernel_tables()) {
-      const Attention attention = {table, bf16};
+    for (const Attention& attention : attentions()) {
+      if (attention.bf16 != bf16) continue;
       Matrix<float> y = problem.output();
       attention.run(problem.on_cpu(y, bf16));
       CHECK_CLOSE(cat(attention.name(), ", ", what), y, want, tolerance);

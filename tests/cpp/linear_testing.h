@@ -92,16 +92,51 @@ class LinearInputs {
   Matrix<float> x_, bias_, residual_, want_;
 };
 
+// The rows of a problem, prepared by a kernel that wants it, which then multiplies blocks of y.
+class Prepared {
+ public:
+  Prepared(const cpu::LinearKernel& kernel, const LinearArgs& args)
+      : kernel_(kernel),
+        args_(args),
+        rows_(1, kernel.prepare != nullptr ? cpu::prepared_floats(kernel, args.m, args.k) : 1),
+        scratch_(kernel.scratch_bytes(args.k)) {
+    if (kernel.prepare == nullptr) return;
+    args_.ldx = kernel.row_words(args.k);
+    auto* const beside =
+        reinterpret_cast<cpu::QuantisedRow*>(rows_.data() + (args.m + 15) / 16 * 16 * args_.ldx);
+    for (int64_t m = args.m; m-- > 0;) kernel.prepare(args, m, m + 1, rows_.data(), beside);
+    args_.x = rows_.data();
+    args_.x_rows = beside;
+  }
+
+  // m0 is a multiple of the kernel's row_step.
+  void run(Matrix<float>& y, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    args_.y = y.data();
+    run(m0, m1, n0, n1);
+  }
+  void run(int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
+    kernel_.run(args_, m0, m1, n0, n1, scratch_.data());
+    CHECK(scratch_.intact());
+    CHECK(rows_.intact());
+  }
+
+ private:
+  const cpu::LinearKernel& kernel_;
+  LinearArgs args_;
+  Matrix<float> rows_;
+  Scratch scratch_;
+};
+
 // Runs a driver with its own threads and scratch.
-inline void drive_linear(void (*driver)(const LinearArgs&, const cpu::Workers&) noexcept,
-                         const cpu::KernelTable& table, const cpu::LinearKernel& kernel,
-                         const LinearArgs& args, int threads) {
+template <class Driver>
+void drive_linear(const Driver& driver, const cpu::KernelTable& table,
+                  const cpu::LinearKernel& kernel, const LinearArgs& args, int threads) {
   cpu::ThreadPool pool(threads);
   const size_t stride = (kernel.scratch_bytes(args.k) + 63) / 64 * 64;
   Scratch scratch(stride * static_cast<size_t>(threads));
-  const bool quantises = kernel.quantise != nullptr;
-  Matrix<float> rows(1, quantises ? cpu::quantised_floats(kernel, args.m, args.k) : 1);
-  driver(args, {&table, &pool, scratch.data(), stride, rows.data()});
+  const bool prepares = kernel.prepare != nullptr;
+  Matrix<float> rows(1, prepares ? cpu::prepared_floats(kernel, args.m, args.k) : 1);
+  driver(args, cpu::Workers{&table, &pool, scratch.data(), stride, rows.data()});
   CHECK(scratch.intact());
   CHECK(rows.intact());
 }

@@ -55,26 +55,34 @@ inline void pack_plainly(const Matrix<float>& w, Matrix<int8_t>& packed, Matrix<
   }
 }
 
-// Rows of groups of 4 or 8 bits in panels of 16 columns.
-inline std::vector<uint8_t> pack_plainly(const std::vector<Group>& groups, int64_t n, int bits) {
-  const int64_t depth = int64_t(groups.size()) / n, line = 64, lines = bits == 4 ? 5 : 9;
+// Rows of groups in panels of 16 columns.
+inline std::vector<uint8_t> pack_plainly(const std::vector<Group>& groups, int64_t n,
+                                         GroupForm form) {
+  const int64_t depth = int64_t(groups.size()) / n, line = 64;
+  const int64_t bytes = cpu::kPanel * group_bytes(form);
+  const int64_t scales = group_bits(form) * line;  // 32 elements in so many lines, from here on
   const int64_t panels = (n + cpu::kPanel - 1) / cpu::kPanel;
-  std::vector<uint8_t> packed(size_t(panels * depth * lines * line));
+  std::vector<uint8_t> packed(size_t(panels * depth * bytes));
   for (int64_t j = 0; j < n; ++j) {
     for (int64_t g = 0; g < depth; ++g) {
       const Group& group = groups[size_t(j * depth + g)];
       const int64_t c = j % cpu::kPanel;
-      uint8_t* const to = packed.data() + (j / cpu::kPanel * depth + g) * lines * line;
+      uint8_t* const to = packed.data() + (j / cpu::kPanel * depth + g) * bytes;
       for (int64_t k = 0; k < kGroup; ++k) {
         const int64_t eighth = k / 4;
-        if (bits == 8) {
+        if (group_bits(form) == 8) {
           to[eighth * line + c * 4 + k % 4] = group.q[k];
-        } else {
-          to[eighth / 2 * line + c * 4 + k % 4] |= uint8_t(group.q[k] << (eighth % 2 * 4));
+          continue;
         }
+        to[eighth / 2 * line + c * 4 + k % 4] |= uint8_t((group.q[k] & 15) << (eighth % 2 * 4));
+        if (form == GroupForm::kQ6_K)
+          to[(4 + eighth / 4) * line + c * 4 + k % 4] |=
+              uint8_t(group.q[k] / 16 << (eighth % 4 * 2));
       }
-      std::memcpy(to + (lines - 1) * line + c * 2, &group.scale, 2);
-      std::memcpy(to + (lines - 1) * line + 32 + c * 2, &group.min, 2);
+      std::memcpy(to + scales + c * 2, &group.scale[0], 2);
+      if (form == GroupForm::kQ6_K) std::memcpy(to + scales + 32 + c * 2, &group.scale[1], 2);
+      if (form == GroupForm::kInt4 || form == GroupForm::kInt8)
+        std::memcpy(to + scales + 32 + c * 2, &group.min[0], 2);
     }
   }
   return packed;

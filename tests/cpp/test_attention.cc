@@ -104,6 +104,7 @@ TEST(attention_of_every_short_length) {
     const bool odd = length % 2 == 1;
     compare_with_ref({{length}, 2, 2, 16, odd, false, length % 4}, uint64_t(length));
     compare_with_ref({{length, 1, 40 - length}, 2, 1, 20, !odd, true, 0}, uint64_t(length));
+    compare_with_ref({{length}, 2, 1, 32, !odd, false, 1}, uint64_t(length));
   }
 }
 
@@ -132,8 +133,8 @@ TEST(attention_with_shared_keys) {
 // One sequence has the same bits alone, in a batch, cut anywhere into ranges of queries, and for
 // any thread count.
 TEST(attention_does_not_depend_on_its_surroundings) {
-  for (const bool causal : {false, true}) {
-    const Shape shape = {{5, 0, 61, 1, 130, 16, 300}, 3, 3, 20, true, causal, 1};
+  for (const auto& [dim, causal] : {std::pair{20, false}, {20, true}, {32, false}}) {
+    const Shape shape = {{5, 0, 61, 1, 130, 16, 300}, 3, 3, dim, true, causal, 1};
     const Problem problem(shape, 11);
     Random random(12);
     for (const Attention& attention : attentions()) {
@@ -170,13 +171,13 @@ TEST(attention_does_not_depend_on_its_surroundings) {
 }
 
 TEST(attention_does_not_depend_on_threads) {
-  const Problem problem({{700, 0, 3, 250}, 3, 3, 16, true, false, 0}, 21);
+  const Problem problem({{700, 0, 3, 250}, 3, 3, 32, true, false, 0}, 21);
   for (const Attention& attention : attentions()) {
     Matrix<float> want = problem.output();
     attention.run(problem.args(want));
     for (const int threads : {1, 2, 5}) {
       cpu::ThreadPool pool(threads);
-      const size_t stride = (attention.kernel().scratch_bytes(700, 16, 0) + 63) / 64 * 64;
+      const size_t stride = (attention.kernel().scratch_bytes(700, 32, 0) + 63) / 64 * 64;
       Scratch scratch(stride * size_t(pool.size()));
       Matrix<float> y = problem.output();
       attention.drive(problem.args(y), {attention.table, &pool, scratch.data(), stride});
@@ -285,7 +286,7 @@ TEST(attention_of_large_scores) {
 // A bias of minus infinity hides a key altogether.
 TEST(attention_with_infinite_bias) {
   for (const Attention& attention : attentions()) {
-    Matrix<float> x(40, 16), v(40, 16), y(40, 16), bias(1, 79);
+    Matrix<float> x(40, 32), v(40, 32), y(40, 32), bias(1, 79);
     Random random(51);
     x.fill(random);
     v.fill(1e38f);
@@ -295,11 +296,11 @@ TEST(attention_with_infinite_bias) {
     const int32_t offsets[] = {0, 40};
     AttentionArgs args = {};
     args.q = x.data(), args.k = x.data(), args.v = v.data(), args.y = y.data();
-    args.ldq = args.ldk = args.ldv = args.ldy = 16;
+    args.ldq = args.ldk = args.ldv = args.ldy = 32;
     args.bias = bias.data(), args.span = 40;
     args.batch = {offsets, 1};
     args.heads = args.kv_heads = 1;
-    args.head_dim = 16;
+    args.head_dim = 32;
     args.scale = 1.0f;
     attention.run(args);
     CHECK_EQ(y.at(0, 0), 3.0f);

@@ -40,18 +40,27 @@ TEST(groups_hold_blocks_of_gguf) {
     const std::vector<std::byte> bytes = random_blocks(dtype, kCount, random);
     std::vector<float> want(kCount);
     to_f32(dtype, bytes.data(), want.data(), kCount);
-    for (const int bits : {4, 8}) {
-      if (bits < group_bits(dtype)) continue;
+    for (const GroupForm form : kGroupForms) {
+      if (common_form(form, group_form(dtype)) != form) continue;
       std::vector<Group> groups(kCount / kGroup);
-      CHECK(to_groups(dtype, bytes.data(), kCount, bits, groups.data()));
+      CHECK(to_groups(dtype, bytes.data(), kCount, form, groups.data()));
       for (int64_t i = 0; i < kCount; ++i) {
         const Group& group = groups[size_t(i / kGroup)];
-        CHECK(group.q[i % kGroup] < 1 << bits);
+        CHECK(group.q[i % kGroup] < 1 << group_bits(form));
         const float got = group.value(i % kGroup), exact = want[size_t(i)];
-        const float scale = std::fabs(f16_to_f32(group.scale)),
-                    min = std::fabs(f16_to_f32(group.min));
+        const int64_t half = i % kGroup / 16;
+        const float scale = std::fabs(f16_to_f32(group.scale[half])),
+                    min = std::fabs(f16_to_f32(group.min[half]));
+        if (form == GroupForm::kQ4_0) CHECK_EQ(min, 8 * scale);
+        if (form == GroupForm::kQ6_K) CHECK_EQ(min, 32 * scale);
+        if (form == GroupForm::kQ8_0) CHECK_EQ(min, 128 * scale);
+        if (form != GroupForm::kQ6_K) CHECK_EQ(group.scale[0], group.scale[1]);
         if (dtype <= DType::kQ8_0) {
           CHECK_EQ(got, exact);
+        } else if (form == GroupForm::kQ6_K) {
+          // The scale rounded to f16 (normal ones, and those below), nothing else.
+          CHECK(std::fabs(got - exact) <= 0x1.01p-11f * std::fabs(exact) +
+                                              0x1p-25f * std::fabs(exact / std::max(scale, 1e-7f)));
         } else if (dtype != DType::kQ6K) {
           // Scale and minimum rounded to f16, 2^-11 of each at most (all are normal), and floats.
           CHECK(std::fabs(got - exact) <= 0x1.01p-11f * (scale * float(group.q[i % kGroup]) + min));
@@ -62,9 +71,23 @@ TEST(groups_hold_blocks_of_gguf) {
       }
     }
   }
-  CHECK_EQ(group_bits(DType::kF32), 4);
-  CHECK_EQ(group_bits(DType::kQ4K), 4);
-  CHECK_EQ(group_bits(DType::kQ6K), 8);
+}
+
+TEST(groups_have_the_form_that_holds_all) {
+  const auto form = [](DType a, DType b) { return common_form(group_form(a), group_form(b)); };
+  CHECK(form(DType::kF32, DType::kF32) == GroupForm::kInt4);
+  CHECK(form(DType::kQ4K, DType::kQ4_1) == GroupForm::kInt4);
+  CHECK(form(DType::kQ4_0, DType::kQ4_0) == GroupForm::kQ4_0);
+  CHECK(form(DType::kQ4_0, DType::kQ4_1) == GroupForm::kInt4);
+  CHECK(form(DType::kQ8_0, DType::kQ8_0) == GroupForm::kQ8_0);
+  CHECK(form(DType::kQ8_0, DType::kQ5_0) == GroupForm::kQ8_0);
+  CHECK(form(DType::kQ4_0, DType::kQ8_0) == GroupForm::kQ8_0);
+  CHECK(form(DType::kQ6K, DType::kQ6K) == GroupForm::kQ6_K);
+  CHECK(form(DType::kQ6K, DType::kQ4_0) == GroupForm::kQ6_K);
+  CHECK(form(DType::kQ6K, DType::kQ4K) == GroupForm::kInt8);
+  CHECK(form(DType::kQ6K, DType::kQ8_0) == GroupForm::kInt8);
+  CHECK(form(DType::kQ8_0, DType::kQ4_1) == GroupForm::kInt8);
+  for (const DType dtype : kBlocks) CHECK(form(DType::kQ5_1, dtype) == GroupForm::kInt8);
 }
 
 TEST(groups_of_floats) {
@@ -116,16 +139,17 @@ TEST(groups_refuse_what_f16_does_not_hold) {
       values[size_t(at)] = bad;
       std::vector<Group> groups(10);
       const auto* const bytes = reinterpret_cast<const std::byte*>(values.data());
-      CHECK(!to_groups(DType::kF32, bytes, 300, 4, groups.data()));
+      CHECK(!to_groups(DType::kF32, bytes, 300, GroupForm::kInt4, groups.data()));
       values[size_t(at)] = 60000.0f;
-      CHECK(to_groups(DType::kF32, bytes, 300, 4, groups.data()));
+      CHECK(to_groups(DType::kF32, bytes, 300, GroupForm::kInt4, groups.data()));
     }
   }
 }
 
 TEST(pack_linear_groups_lays_out_panels) {
   Random random(3);
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_1, DType::kQ8_0, DType::kQ4K}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ4_0, DType::kQ4_1, DType::kQ8_0,
+                            DType::kQ4K, DType::kQ6K}) {
     for (const auto& [n, blocks] :
          {std::pair<int64_t, int64_t>{1, 1}, {16, 2}, {33, 11}, {40, 9}}) {
       const int64_t k = block_of(dtype) == 1 ? blocks * 32 - 5 : blocks * block_of(dtype);
@@ -139,20 +163,19 @@ TEST(pack_linear_groups_lays_out_panels) {
       } else {
         source = random_blocks(dtype, n * k, random);
       }
-      for (const int bits : {4, 8}) {
-        if (bits < group_bits(dtype)) continue;
+      for (const GroupForm form : kGroupForms) {
+        if (common_form(form, group_form(dtype)) != form) continue;
         std::vector<Group> groups(size_t(n * groups_of(k)));
         for (int64_t i = 0; i < n; ++i) {
-          CHECK(to_groups(dtype, source.data() + bytes_of(dtype, i * k), k, bits,
+          CHECK(to_groups(dtype, source.data() + bytes_of(dtype, i * k), k, form,
                           groups.data() + i * groups_of(k)));
         }
-        const std::vector<uint8_t> want = pack_plainly(groups, n, bits);
-        CHECK_EQ(int64_t(want.size()),
-                 (n + 15) / 16 * groups_of(k) * cpu::packed_group_bytes(bits));
+        const std::vector<uint8_t> want = pack_plainly(groups, n, form);
+        CHECK_EQ(int64_t(want.size()), (n + 15) / 16 * 16 * groups_of(k) * group_bytes(form));
         for (const int threads : {1, 3}) {
           cpu::ThreadPool pool(threads);
           Matrix<uint8_t> packed(1, int64_t(want.size()));
-          CHECK(cpu::pack_linear_groups(source.data(), dtype, n, k, bits,
+          CHECK(cpu::pack_linear_groups(source.data(), dtype, n, k, form,
                                         reinterpret_cast<std::byte*>(packed.data()), pool));
           CHECK_EQ(std::memcmp(packed.data(), want.data(), want.size()), 0);
           CHECK(packed.intact());

@@ -79,46 +79,13 @@ class Problem : public LinearInputs {
   Matrix<int8_t> packed_, rows_;
 };
 
-// The rows of a problem, quantised by one kernel, which then multiplies any block of y.
-class Quantised {
- public:
-  Quantised(const cpu::LinearKernel& kernel, const LinearArgs& args)
-      : kernel_(kernel),
-        args_(args),
-        rows_(1, cpu::quantised_floats(kernel, args.m, args.k)),
-        scratch_(kernel.scratch_bytes(args.k)) {
-    args_.ldx = kernel.row_words(args.k);
-    auto* const beside =
-        reinterpret_cast<cpu::QuantisedRow*>(rows_.data() + (args.m + 15) / 16 * 16 * args_.ldx);
-    for (int64_t m = args.m; m-- > 0;) kernel.quantise(args, m, m + 1, rows_.data(), beside);
-    args_.x = rows_.data();
-    args_.x_rows = beside;
-  }
-
-  void run(Matrix<float>& y, int64_t m0, int64_t m1, int64_t n0, int64_t n1) {
-    args_.y = y.data();
-    kernel_.run(args_, m0, m1, n0, n1, scratch_.data());
-    CHECK(scratch_.intact());
-    CHECK(rows_.intact());
-    CHECK(y.intact());
-  }
-
-  const LinearArgs& args() const { return args_; }
-
- private:
-  const cpu::LinearKernel& kernel_;
-  LinearArgs args_;
-  Matrix<float> rows_;
-  Scratch scratch_;
-};
-
 // All instruction sets: near ref, and without an activation the same bits.
 void check_case(const Case& c, Problem& problem) {
   Matrix<float> first = problem.result();
   bool have_first = false;
   for (const KernelTable* table : tables()) {
     Matrix<float> y = problem.result();
-    Quantised(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
+    Prepared(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
     problem.check(y, table->name);
     if (have_first && c.activation == Activation::kNone && !identical(y, first))
       report_failure(__FILE__, __LINE__, cat(table->name, ": other bits"));
@@ -189,9 +156,11 @@ TEST(linear_int8_bits_do_not_depend_on_the_block_of_a_call) {
   Problem problem(c, random);
   for (const KernelTable* table : tables()) {
     Matrix<float> want = problem.result();
-    Quantised rows(table->linear_int8, problem.args(want));
+    Prepared rows(table->linear_int8, problem.args(want));
     rows.run(want, 0, c.m, 0, c.n);
-    for (int64_t step = 1; step <= c.m; step += step < 20 ? 1 : 15) {
+    const auto row_step = table->linear_int8.row_step;
+    const int64_t least = row_step != nullptr ? row_step(c.m) : 1;
+    for (int64_t step = least; step <= c.m; step += step < 20 ? 1 : least > 1 ? least : 15) {
       Matrix<float> y = problem.result();
       for (int64_t m = 0; m < c.m; m += step) rows.run(y, m, std::min(m + step, c.m), 0, c.n);
       CHECK(identical(y, want));
@@ -211,7 +180,7 @@ TEST(linear_int8_bits_do_not_depend_on_the_batch_or_the_threads) {
     Problem problem(c, random);
     for (const KernelTable* table : tables()) {
       Matrix<float> want = problem.result();
-      Quantised(table->linear_int8, problem.args(want)).run(want, 0, c.m, 0, c.n);
+      Prepared(table->linear_int8, problem.args(want)).run(want, 0, c.m, 0, c.n);
       for (const int threads : {1, 2, 3, 8}) {
         Matrix<float> y = problem.result();
         drive(*table, problem.args(y), threads);
@@ -263,7 +232,7 @@ TEST(linear_int8_rows_that_are_no_numbers) {
   problem.compute();
   for (const KernelTable* table : tables()) {
     Matrix<float> y = problem.result();
-    Quantised(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
+    Prepared(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
     for (int64_t i = 0; i < c.m; ++i) {
       for (int64_t j = 0; j < c.n; ++j) {
         if (i == 3 || i == 4 || i == 8 || j == 5 || j == 6) {
@@ -290,7 +259,7 @@ TEST(linear_int8_rounds_to_nearest_even) {
   problem.compute();
   for (const KernelTable* table : tables()) {
     Matrix<float> y = problem.result();
-    Quantised(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
+    Prepared(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
     for (int64_t i = 0; i < c.m; ++i) {
       const int8::Scale scale = int8::scale_of(problem.x().at(i, 63));
       for (int64_t k = 0; k < c.k; ++k) {
@@ -339,7 +308,7 @@ TEST(linear_int8_outliers_leave_the_others_their_scale) {
   problem.compute();
   for (const KernelTable* table : tables()) {
     Matrix<float> y = problem.result();
-    Quantised(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
+    Prepared(table->linear_int8, problem.args(y)).run(y, 0, c.m, 0, c.n);
     for (int64_t i = 0; i < c.m; ++i) {
       for (int64_t k = 0; k < c.k; ++k)
         CHECK(std::fabs(double(y.at(i, k)) - double(problem.x().at(i, k))) <= 0.5001 / 127);

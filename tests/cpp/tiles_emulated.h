@@ -37,6 +37,7 @@ inline void TileLoad(int t, const void* from, int64_t stride) {
   for (int row = 0; row < 16; ++row)
     std::memcpy(tiles.tile[t][row], static_cast<const char*>(from) + row * stride, 64);
 }
+inline void TileLoadStream(int t, const void* from, int64_t stride) { TileLoad(t, from, stride); }
 inline void TileStore(int t, void* to, int64_t stride) {
   for (int row = 0; row < 16; ++row)
     std::memcpy(static_cast<char*>(to) + row * stride, tiles.tile[t][row], 64);

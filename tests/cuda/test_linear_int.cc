@@ -148,10 +148,10 @@ struct Problem {
         const int32_t q = row.q[size_t(g * kGroup + i)];
         dots += q * groups[g].q[i], integers += q;
       }
-      const volatile float product = float(dots) * f16_to_f32(groups[g].scale);
+      const volatile float product = float(dots) * f16_to_f32(groups[g].scale[0]);
       const volatile float scaled = row.scales[size_t(g)] * float(integers);
       chunk = std::fma(product, row.scales[size_t(g)], chunk);
-      chunk = std::fma(f16_to_f32(groups[g].min), scaled, chunk);
+      chunk = std::fma(f16_to_f32(groups[g].min[0]), scaled, chunk);
       if ((g + 1) % step == 0 || g + 1 == groups_of(c.k)) total += chunk, chunk = 0.0f;
     }
     return total;

@@ -276,7 +276,9 @@ UNUSABLE = [
     ("cuda", "cudaGetDeviceCount:35:1", "update it"),
     ("cuda", "cudaGetDeviceCount:100:1", "nvidia-smi"),
     ("cuda", "cudaGetDeviceProperties:209:1", "compute capability 7.5"),
+    ("cuda", "cudaGetDeviceProperties:222:1", "update it"),
     ("cuda", "cudaMalloc:2:1", "memory is full"),
+    ("cuda", "cudaMalloc:702:1", "start a new process"),
     ("metal", "devices:1:1", "there is no GPU"),
     ("metal", "family:1:1", "M1 or later"),
     ("metal", "version:1:1", "update macOS"),
@@ -310,6 +312,30 @@ def test_memory_that_runs_out_later(device: str) -> None:
     outcomes = [with_failure(device, plan.format(n)) for n in calls]
     failed = {name for said in outcomes for name, text in said.items() if words in str(text)}
     assert {"load", "encode"} <= failed
+
+
+@pytest.mark.usefixtures("failing")
+def test_nothing_is_allocated_for_what_ran_before(
+    device: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {"cuda": "cudaMalloc:2:1,cudaMallocHost:2:1", "metal": "newBuffer:1:1"}[device]
+    with (
+        trine.load(GOLDEN / "sentence", device=device) as model,
+        trine.load(GOLDEN / "llama" / "generate", device=device) as generator,
+    ):
+
+        def work(count: int) -> tuple[list[float], list[list[int]]]:
+            vectors = model.encode(["A sentence.", "Another one, which is longer."] * count)
+            prompts = [[5, 6, 7], [10]] * count
+            return vectors.tolist(), [
+                g.tokens for g in generator.generate(prompts, max_new_tokens=8)
+            ]
+
+        before = work(1)
+        monkeypatch.setenv("TRINE_SIMT_FAIL", plan)  # from now on
+        assert work(1) == before
+        with pytest.raises(trine.DeviceError):
+            work(10)
 
 
 @pytest.mark.usefixtures("failing")
@@ -382,6 +408,17 @@ def test_heads_that_a_gpu_has_no_memory_for(kind: str, most: int, dtype: str) ->
             assert "65536 bytes that sm_90 has for a block" in said
         else:
             assert said < LIMITS[dtype]
+
+
+def test_heads_that_are_too_wide(device: str) -> None:
+    graph = nn.Graph(_core.WeightStore([(str(GOLDEN / "sentence" / "model.safetensors"), "")]))
+    table = nn.Value(graph, graph.core.add_constant(np.zeros(80 * 272), [80, 272]))
+    x = nn.embedding((graph.input("input_ids"), table))
+    graph.output("y", nn.attention(x, x, x, heads=1, scale=0.1))
+    plugin = devices.choose(device).plugin
+    model = graph.compile(device=device, dtype="float32", threads=1, plugin=plugin)
+    with pytest.raises(trine.DeviceError, match=r"heads of 272 columns; .* 256; use device="):
+        model.run(np.arange(4, dtype=np.int32), np.array([0, 4], np.int32), outputs=["y"])
 
 
 @pytest.mark.usefixtures("failing")

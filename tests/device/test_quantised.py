@@ -19,10 +19,15 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 IDS = np.array([3, 70, 0, 41, 41, 7, 12, 66, 79], np.int32)
 OFFSETS = np.array([0, 4, 5, 9], np.int32)
-# A value between two integers may fall to the other one than on the CPU, where attention or a norm
-# differs in the last bit. That is 1/127 of the largest of 32 in one row of 36: less than 0.001 of
-# all. Inputs that aren't rounded are off by half of it in each of eight linears, together 0.016.
+# A value between two integers may fall to the other one than on the CPU, where a norm or an
+# activation differs in the last bit. That is 1/127 of the largest of 32 in one row of 36: less than
+# 0.001 of all.
 FALLEN = 2e-3
+# The CPU attends in bfloat16 and a GPU in float32, so values between two integers fall to the other
+# one here and there: in these tiny models by about as much as rounding costs. So whole models have
+# to be about as near to float32 as the CPU's, and no further from them. Of GGUF's blocks, a share
+# of all.
+ATTENDED = 2e-2
 
 
 def of_one_linear(device: str, dtype: str, columns: int) -> NDArray[np.float32]:
@@ -49,6 +54,35 @@ def test_a_linear_has_the_cpus_numbers(device: str, columns: int) -> None:
     np.testing.assert_array_equal(got, of_one_linear("cpu", "int8", columns))
     got, want = (of_one_linear(d, "int4", columns) for d in (device, "cpu"))
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.abs(want).max())
+
+
+def of_four_layers(device: str, dtype: str) -> NDArray[np.float32]:
+    """Feed-forward layers with norms and residuals, no attention."""
+    graph = nn.Graph(_core.WeightStore([(str(GOLDEN / "sentence" / "model.safetensors"), "")]))
+    rng = np.random.default_rng(5)
+
+    def constant(*shape: int) -> nn.Value:
+        values = rng.standard_normal(shape).ravel() / np.sqrt(shape[-1])
+        return nn.Value(graph, graph.core.add_constant(values, list(shape)))
+
+    x = nn.embedding((graph.input("input_ids"), constant(80, 64)))
+    for layer in range(4):
+        wide, narrow = graph.scope(f"wide{layer}"), graph.scope(f"narrow{layer}")
+        up = nn.linear(x, wide, weight=constant(96, 64), bias=constant(96), activation="gelu")
+        down = nn.linear(up, narrow, weight=constant(64, 96), bias=constant(64))
+        x = graph.add("add", [down, x], name=f"sum{layer}")
+        x = graph.add("layer_norm", [x, constant(64), constant(64)], name=f"norm{layer}", eps=1e-5)
+    graph.output("y", x)
+    plugin = devices.choose(device).plugin
+    model = graph.compile(device=device, dtype=dtype, threads=1, plugin=plugin)
+    return model.run(IDS, OFFSETS, outputs=["y"])["y"]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int4"])
+def test_layers_beside_the_cpu(device: str, dtype: str) -> None:
+    want = of_four_layers("cpu", dtype)
+    rounding = error(want, of_four_layers("cpu", "float32"))
+    assert error(of_four_layers(device, dtype), want) <= FALLEN < rounding
 
 
 def forward(folder: Path, device: Any, dtype: Any, **options: Any) -> dict[str, Any]:
@@ -79,7 +113,9 @@ def test_models_beside_the_cpu(device: str, name: str, dtype: str) -> None:
         for how in ((device, dtype), ("cpu", dtype), ("cpu", "float32"))
     )
     for output, values in want.items():
-        assert error(got[output], values) <= FALLEN < error(values, exact[output]), output
+        rounding = error(values, exact[output])
+        assert error(got[output], exact[output]) <= 1.5 * rounding, output
+        assert error(got[output], values) <= rounding, output
 
 
 def write_gguf(folder: Path) -> Path:
@@ -120,7 +156,7 @@ def test_blocks_of_gguf(device: str, tmp_path: Path) -> None:
     for how in (device, "cpu"):
         with trine.load(path, device=how, dtype="int4", task="generate") as model:
             logits.append(model.forward(ids)["logits"])
-    assert error(*logits) <= FALLEN
+    assert error(*logits) <= ATTENDED
 
 
 def test_generation(device: str) -> None:

@@ -87,8 +87,8 @@ struct QuantisedWeights {
       }
       for (int64_t g = 0; g < groups_of(k); ++g, scales += 4) {
         Group group = {};
-        group.scale = f32_to_f16(random.uniform(0.001f, 0.1f));
-        group.min = f32_to_f16(random.uniform(-1, 1));
+        group.scale[0] = group.scale[1] = f32_to_f16(random.uniform(0.001f, 0.1f));
+        group.min[0] = group.min[1] = f32_to_f16(random.uniform(-1, 1));
         for (int64_t i = 0; i < kGroup && g * kGroup + i < k; ++i)
           group.q[i] = uint8_t(random.below(form == kInt4Groups ? 16 : 256));
         for (int i = 0; i < 32; ++i) {
@@ -98,8 +98,8 @@ struct QuantisedWeights {
             to[g * 16 + i % 16] |= uint8_t(group.q[i] << (i / 16 * 4));
           }
         }
-        std::memcpy(scales, &group.scale, 2);
-        std::memcpy(scales + 2, &group.min, 2);
+        std::memcpy(scales, &group.scale[0], 2);
+        std::memcpy(scales + 2, &group.min[0], 2);
         const auto* const bytes = reinterpret_cast<const uint8_t*>(&group);
         rows.insert(rows.end(), bytes, bytes + sizeof group);
       }

@@ -25,6 +25,13 @@ constexpr const char* kTileNames[] = {"16x8",           "16x32",         "32x32"
                                       "hopper 128x128", "hopper 128x192"};
 static_assert(std::size(kTileNames) == cuda::kLinearTiles);
 
+// Those of Hopper can be left out: racecheck ends with an error of its own in them.
+bool runs(LinearTile tile, const cuda::LinearArgs& args) {
+  static const bool has_hopper = std::getenv("TRINE_TEST_WITHOUT_HOPPER") == nullptr;
+  return cuda::linear_runs(tile, args) &&
+         (has_hopper || *kTileNames[static_cast<int>(tile)] != 'h');
+}
+
 // Bytes on the device between guards that a later `get` looks at.
 class Buffer {
  public:
@@ -190,7 +197,7 @@ struct Problem {
     args.y = {y_device.data(), y.ld, c.y};
     if (c.residual) args.residual = {r_device.data(), r.ld, r.dtype};
     if (c.residual_is_y) args.residual = args.y;
-    if (!cuda::linear_runs(tile, args)) return std::nullopt;
+    if (!runs(tile, args)) return std::nullopt;
     CHECK_EQ(cuda::linear(tile, args, nullptr), cudaSuccess);
 #ifndef TRINE_SIMT
     CHECK_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -392,7 +399,7 @@ TEST(linear_keeps_nan_and_infinity_in_their_row) {
     for (int t = 0; t < cuda::kLinearTiles; ++t) {
       cuda::LinearArgs args = problem.arguments(0, 20);
       args.x.data = poisoned.data();
-      if (!cuda::linear_runs(static_cast<LinearTile>(t), args)) continue;
+      if (!runs(static_cast<LinearTile>(t), args)) continue;
       HostMatrix y(20, 24, 24, kF);
       const Buffer y_device(y.bytes.data(), y.bytes.size(), 0);
       args.y.data = y_device.data();

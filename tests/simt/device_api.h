@@ -17,10 +17,15 @@ inline constexpr cudaError_t cudaErrorInsufficientDriver = static_cast<cudaError
 inline constexpr cudaError_t cudaErrorNoDevice = static_cast<cudaError_t>(100);
 inline constexpr cudaError_t cudaErrorInvalidDevice = static_cast<cudaError_t>(101);
 inline constexpr cudaError_t cudaErrorNoKernelImageForDevice = static_cast<cudaError_t>(209);
+inline constexpr cudaError_t cudaErrorUnsupportedPtxVersion = static_cast<cudaError_t>(222);
 inline constexpr cudaError_t cudaErrorIllegalAddress = static_cast<cudaError_t>(700);
+inline constexpr cudaError_t cudaErrorLaunchTimeout = static_cast<cudaError_t>(702);
 inline constexpr cudaError_t cudaErrorAssert = static_cast<cudaError_t>(710);
+inline constexpr cudaError_t cudaErrorHardwareStackError = static_cast<cudaError_t>(714);
 inline constexpr cudaError_t cudaErrorIllegalInstruction = static_cast<cudaError_t>(715);
 inline constexpr cudaError_t cudaErrorMisalignedAddress = static_cast<cudaError_t>(716);
+inline constexpr cudaError_t cudaErrorInvalidAddressSpace = static_cast<cudaError_t>(717);
+inline constexpr cudaError_t cudaErrorInvalidPc = static_cast<cudaError_t>(718);
 inline constexpr cudaError_t cudaErrorLaunchFailure = static_cast<cudaError_t>(719);
 
 enum cudaMemcpyKind {

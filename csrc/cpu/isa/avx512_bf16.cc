@@ -23,6 +23,8 @@ using namespace avx512;
 
 #include "cpu/kernels/attention_pack-inl.h"
 
+#include "cpu/kernels/attention_layout-inl.h"
+
 #include "cpu/kernels/attention-inl.h"
 #include "cpu/kernels/attention_cached-inl.h"
 

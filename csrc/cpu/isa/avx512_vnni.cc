@@ -30,10 +30,10 @@ static TRINE_INLINE Vec DotBytes(Vec x, Vec w, Vec sum) {
 
 #include "cpu/kernels/linear_int8_dot-inl.h"
 
-extern const LinearKernel kLinearInt8, kLinearInt4, kLinearQ8;
+extern const LinearKernel kLinearInt8;
+extern const GroupKernels kLinearGroups;
 const LinearKernel kLinearInt8 = int8_kernel<DotInt8Format>();
-const LinearKernel kLinearInt4 = kLinearGroups<VnniDots, 4>;
-const LinearKernel kLinearQ8 = kLinearGroups<VnniDots, 8>;
+const GroupKernels kLinearGroups = group_kernels<VnniDots>();
 
 }  // namespace trine::cpu::avx512_vnni
 

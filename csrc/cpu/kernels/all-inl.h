@@ -13,6 +13,8 @@
 #include "cpu/kernels/attention_pack-inl.h"
 #include "cpu/kernels/embedding-inl.h"
 
+#include "cpu/kernels/attention_layout-inl.h"
+
 #include "cpu/kernels/activation-inl.h"
 #include "cpu/kernels/add-inl.h"
 #include "cpu/kernels/attention-inl.h"
@@ -33,8 +35,7 @@ static constexpr KernelTable all_kernels(Isa isa, const char* name) {
       kLinear,
       kLinearBF16,
       int8_kernel<WidenedInt8Format>(),
-      kLinearGroups<Dots, 4>,
-      kLinearGroups<Dots, 8>,
+      group_kernels<Dots>(),
       attention_kernel<Float32Format>(),
       attention_kernel<WidenedFormat>(),
       layer_norm,

@@ -7,7 +7,7 @@
 // it lies when head_dim is a multiple of the vector and L is short, else copied with its rows
 // padded. Queries and scores of a block live in scratch as "strips": runs of kStripLength numbers a
 // row, all rows of a run together, so that every row's address is a constant away from the first
-// one's. Scores: kBlockQueries x L numbers, never more.
+// one's. Scores: a block of queries x L numbers, never more.
 //
 // Tile. Both products are the same loop: R rows broadcast from strips times NV vectors of keys (or
 // of columns of V). Register budget: AVX-512 12 x 2 accumulators + 2 + 1 of 32; AVX2 6 x 2 + 2 + 1
@@ -28,89 +28,6 @@
 //
 // Bound: 4 L^2 head_dim flop; at 32 < L FMA-bound, the exponentials take about a tenth. Two passes
 // over scores in L1 beat an online softmax there: nothing is rescaled.
-
-constexpr int kVecsPerPanel = static_cast<int>(kPanel) / Vec::kLanes;
-constexpr int kWideVecs = kVecsPerPanel > 2 ? kVecsPerPanel : 2;
-constexpr int kBlockQueries = Vec::kMaxRegisters == 32 ? 24 / kWideVecs : Vec::kLanes == 8 ? 6 : 2;
-constexpr int64_t kStripFloats = kBlockQueries * kStripStride;
-// From so many keys on V is copied: rows some power of two apart, as in a 1024 wide model, share
-// few cache sets. At 1024 keys that gives 15 % there and costs 1 to 2 % elsewhere.
-constexpr int64_t kCopyValues = 64;
-constexpr float kLog2OfE = 1.44269504f;
-// Queries whose terms of position_queries are kept at once: L2 holds this many x L of them. The
-// fewer, the more columns are computed twice: (192 + 16) / 192 of what is needed.
-constexpr int64_t kQueriesAtOnce = 192;
-// Keys whose products with the table are one tile.
-constexpr int kKeyRows = Vec::kLanes >= 8 ? Vec::kLanes / 2 : kBlockQueries >= 4 ? 4 : 2;
-constexpr int64_t kWide = kWideVecs * Vec::kLanes;
-static_assert(kQueriesAtOnce % kBlockQueries == 0 && kQueriesAtOnce % Vec::kLanes == 0);
-static_assert(kKeyRows <= kBlockQueries && Vec::kLanes % kKeyRows == 0);
-
-// Floats that strips for one block take, and where float i of row r is in them.
-static TRINE_INLINE int64_t strip_floats(int64_t length) {
-  return round_up(length, kStripLength) / kStripLength * kStripFloats;
-}
-static TRINE_INLINE int64_t in_strip(int64_t r, int64_t i) {
-  return i / kStripLength * kStripFloats + r * kStripStride + i % kStripLength;
-}
-
-// One call's sequence and head. All its keys have been packed.
-struct Head {
-  HeadRows q, k;    // of the sequence
-  const float* v;   // lines of V
-  int64_t ldv;      // from one line to the next
-  int64_t v_panel;  // from 16 columns to the next 16
-  float* y;
-  int64_t ldy;
-  const float* bias;  // bias[j - i] for query i and key j, or null
-  int64_t length;
-  int64_t dim, lines;  // columns, and the lines that they take
-  float scale;         // times log2(e): scores are exponents of 2
-  bool causal;
-  float* panels;   // K
-  float* queries;  // strips
-  float* scores;   // strips
-
-  // Panels of this head's position tables, or null.
-  const float* position_keys;
-  const float* position_queries;
-  const int32_t* position_at;
-  int64_t reach;
-  // Products with them, and the distance from row to row: of a block's queries, of a vector's keys,
-  // and those turned to queries x keys.
-  float* key_terms;
-  float* products;
-  float* query_terms;
-  int64_t key_terms_ld, products_ld, query_terms_ld;
-};
-
-// A row of products with the columns that `distances` neighbouring distances can lie in: from the
-// start of a panel to the end of a tile, and a vector more, which may be read.
-static TRINE_INLINE int64_t product_row(int64_t distances, int64_t columns) {
-  return round_up(at_most(distances, columns) + kPanel - 1 + kWide, kPanel) + kPanel;
-}
-static TRINE_INLINE int64_t key_terms_row(int64_t length, int64_t columns) {
-  return product_row(length + kBlockQueries, columns);
-}
-static TRINE_INLINE int64_t products_row(int64_t columns) {
-  return product_row(kQueriesAtOnce + 2 * Vec::kLanes, columns);
-}
-static TRINE_INLINE int64_t query_terms_row(int64_t length) {
-  const int64_t ld = round_up(length, kPanel);
-  return ld % 256 == 0 ? ld + kPanel : ld;  // a power of two would share cache sets
-}
-
-static size_t attention_scratch_bytes(int64_t max_length, int64_t head_dim,
-                                      int64_t position_columns) noexcept {
-  const int64_t keys = round_up(max_length, kPanel), dim = round_up(head_dim, kPanel);
-  int64_t floats = 2 * keys * dim + strip_floats(head_dim) + strip_floats(max_length);
-  if (position_columns > 0) {
-    floats += kBlockQueries * key_terms_row(max_length, position_columns) +
-              Vec::kLanes * products_row(position_columns) +
-              kQueriesAtOnce * query_terms_row(max_length);
-  }
-  return static_cast<size_t>(floats) * sizeof(float);
-}
 
 // Adds the products of R rows of floats in strips (kSteps of them) and a line.
 template <class Format, int R, int NV>
@@ -138,7 +55,7 @@ static TRINE_INLINE void multiply(const float* strips, int64_t lines, const floa
   TRINE_UNROLL for (int r = 0; r < R; ++r) {
     TRINE_UNROLL for (int v = 0; v < NV; ++v) acc[r][v] = Zero();
   }
-  for (; lines > 0; lines -= kLines, strips += kStripFloats) {
+  for (; lines > 0; lines -= kLines, strips += kStripFloats<Format>) {
     const int64_t run = at_most(lines, kLines);
     for (int64_t l = 0; l < run; ++l, b += ldb)
       multiply_line<Format>(strips + l * Format::kSteps, b, ldv, acc);
@@ -159,13 +76,13 @@ static TRINE_INLINE void load_rows(const Head& head, const HeadRows& from, int64
       for (int64_t c = 0; c < head.dim; c += kRun) {
         const int64_t n = at_most(head.dim - c, kRun);
         Format::convert(x + c, n, lines_of<Format>(n),
-                        head.queries + in_strip(r, c / kRun * kStripLength));
+                        head.queries + in_strip<Format>(r, c / kRun * kStripLength));
       }
       continue;
     }
     for (int64_t c = 0; c < head.lines * Format::kSteps; c += kLanes) {
       const Vec row = r < rows ? LoadUpTo(x + c, at_most(head.dim - c, kLanes)) : Zero();
-      StoreU(Mul(row, scale), head.queries + in_strip(r, c));
+      StoreU(Mul(row, scale), head.queries + in_strip<Format>(r, c));
     }
   }
 }
@@ -175,11 +92,15 @@ template <class Format, int R, int NV>
 static TRINE_NOINLINE void panel_tile(const Head& head, const float* panels, float* to,
                                       int64_t ld) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
-  Vec acc[R][NV];
-  multiply<Format>(head.queries, head.lines, panels, kPanel,
-                   kVecsPerPanel == 1 ? kPanel * head.lines : kLanes, acc);
-  TRINE_UNROLL for (int r = 0; r < R; ++r) {
-    TRINE_UNROLL for (int v = 0; v < NV; ++v) StoreU(acc[r][v], to + r * ld + v * kLanes);
+  if constexpr (kIsTiled<Format>) {
+    Format::template panels<R, NV>(head.queries, kStripFloats<Format>, head.lines, panels, to, ld);
+  } else {
+    Vec acc[R][NV];
+    multiply<Format>(head.queries, head.lines, panels, kPanel,
+                     kVecsPerPanel == 1 ? kPanel * head.lines : kLanes, acc);
+    TRINE_UNROLL for (int r = 0; r < R; ++r) {
+      TRINE_UNROLL for (int v = 0; v < NV; ++v) StoreU(acc[r][v], to + r * ld + v * kLanes);
+    }
   }
 }
 
@@ -188,10 +109,11 @@ static TRINE_INLINE void score_block(const Head& head, int64_t keys) {
   const float* panels = head.panels;
   int64_t j = 0;
   for (; j + kWide <= round_up(keys, kPanel); j += kWide, panels += kWide * head.lines)
-    panel_tile<Format, R, kWideVecs>(head, panels, head.scores + in_strip(0, j), kStripStride);
+    panel_tile<Format, R, kWideVecs>(head, panels, head.scores + in_strip<Format>(0, j),
+                                     kStripStride);
   if constexpr (kVecsPerPanel == 1) {
     if (j < keys)
-      panel_tile<Format, R, 1>(head, panels, head.scores + in_strip(0, j), kStripStride);
+      panel_tile<Format, R, 1>(head, panels, head.scores + in_strip<Format>(0, j), kStripStride);
   }
 }
 
@@ -224,10 +146,11 @@ static TRINE_NOINLINE void make_query_terms(const Head& head, int64_t s0, int64_
   const int64_t end = s0 + round_up(s1 - s0, kLanes);
   for (int64_t j0 = 0; j0 < head.length; j0 += kLanes) {
     int64_t begin = 0;
-    TRINE_UNROLL for (int r = 0; r < kLanes; r += kKeyRows) {
+    constexpr int kRows = key_rows<Format>();
+    TRINE_UNROLL for (int r = 0; r < kLanes; r += kRows) {
       const int64_t j = j0 + r;
-      load_rows<Format, kKeyRows>(head, head.k, j, head.length - j);
-      begin = position_products<Format, kKeyRows>(
+      load_rows<Format, kRows>(head, head.k, j, head.length - j);
+      begin = position_products<Format, kRows>(
           head, head.position_queries, j0 - (end - 1), j0 + kLanes - 1 - s0,
           head.products + r * head.products_ld, head.products_ld);
     }
@@ -282,7 +205,7 @@ static TRINE_INLINE float softmax_row(const Head& head, const Terms& terms, int 
   const Vec lowest = Set(-INFINITY);
   Vec largest = lowest;
   for (int64_t j0 = 0; j0 < keys; j0 += kStripLength) {
-    float* s = head.scores + in_strip(r, j0);
+    float* s = head.scores + in_strip<Format>(r, j0);
     const int64_t run = at_most(keys - j0, kStripLength);
     int64_t j = 0;
     for (; j + kLanes <= run; j += kLanes) {
@@ -300,7 +223,7 @@ static TRINE_INLINE float softmax_row(const Head& head, const Terms& terms, int 
   const Vec top = Set(ReduceMax(largest));
   Vec sum = Zero();
   for (int64_t j0 = 0; j0 < keys; j0 += kStripLength) {
-    const float* s = head.scores + in_strip(r, j0);
+    const float* s = head.scores + in_strip<Format>(r, j0);
     const int64_t run = at_most(keys - j0, kStripLength);
     for (int64_t j = 0; j < run; j += Format::kStored * kLanes) {
       Vec p[Format::kStored];
@@ -309,7 +232,7 @@ static TRINE_INLINE float softmax_row(const Head& head, const Terms& terms, int 
             x == 0 || j + x * kLanes < run ? exponential(LoadU(s + j + x * kLanes), top) : Zero();
         sum = Add(sum, p[x]);
       }
-      Format::store(p, head.scores + in_strip(r, (j0 + j) / Format::kStored));
+      Format::store(p, head.scores + in_strip<Format>(r, (j0 + j) / Format::kStored));
     }
   }
   return ReduceSum(sum);
@@ -324,7 +247,7 @@ static TRINE_INLINE void add_last_values(const Head& head, int r, int64_t i0, in
   for (int64_t l = lines; l * Format::kElements < keys; ++l) {
     const bool whole = (l + 1) * Format::kElements <= keys;
     TRINE_UNROLL for (int s = Format::kSteps - 1; s >= 0; --s) {
-      const Vec p = Set(head.scores[in_strip(r, l * Format::kSteps + s)]);
+      const Vec p = Set(head.scores[in_strip<Format>(r, l * Format::kSteps + s)]);
       TRINE_UNROLL for (int x = 0; x < NV; ++x) {
         Vec line = LoadU(v + l * head.ldv + x * step);
         if constexpr (Format::kElements == 2) {
@@ -361,10 +284,28 @@ static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t c,
   }
 }
 
+// All output columns of `rows` queries, at most R, by tiles.
 template <class Format, int R>
-static void attend_block(const Head& head, int64_t s0, int64_t i0) noexcept {
+static TRINE_NOINLINE void value_tiles(const Head& head, int64_t i0, int64_t rows,
+                                       const float* scale) noexcept {
+  constexpr int64_t kLanes = Vec::kLanes, kCols = 2 * kPanel;
+  alignas(64) float sums[R * kCols];
+  for (int64_t c = 0; c < head.dim; c += kCols) {
+    Format::template values<R>(head.scores, kStripFloats<Format>, value_lines<Format>(head.length),
+                               head.v + c, head.ldv, sums);
+    for (int64_t r = 0; r < rows; ++r) {
+      float* y = head.y + (i0 + r) * head.ldy + c;
+      for (int64_t x = 0; x < kCols; x += kLanes)
+        StoreU(Mul(LoadU(sums + r * kCols + x), Set(scale[r])), y + x);
+    }
+  }
+}
+
+// R queries; by tiles, perhaps fewer `rows` of them.
+template <class Format, int R>
+static void attend_block(const Head& head, int64_t s0, int64_t i0, int64_t rows) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
-  load_rows<Format, R>(head, head.q, i0, R);
+  load_rows<Format, R>(head, head.q, i0, rows);
   score_block<Format, R>(head, head.causal ? i0 + R : head.length);
   Terms terms = {};
   if (head.position_keys != nullptr) {
@@ -373,26 +314,40 @@ static void attend_block(const Head& head, int64_t s0, int64_t i0) noexcept {
                                      head.key_terms, head.key_terms_ld);
   }
   float scale[R];
-  for (int r = 0; r < R; ++r) {
+  for (int r = 0; r < rows; ++r) {
     const int64_t i = i0 + r;
     if (head.bias != nullptr) terms.bias = head.bias - i;
     if (head.position_keys != nullptr) terms.key_terms = head.key_terms + r * head.key_terms_ld;
     if (head.position_queries != nullptr)
       terms.query_terms = head.query_terms + (i - s0) * head.query_terms_ld;
     scale[r] = 1.0f / softmax_row<Format>(head, terms, r, i, head.causal ? i + 1 : head.length);
+    if constexpr (kIsTiled<Format>) {  // what tiles read beyond the last key
+      for (int64_t l = round_up(head.length, Format::kStored * kLanes) / Format::kStored;
+           l < value_lines<Format>(head.length); l += kLanes)
+        StoreU(Zero(), head.scores + in_strip<Format>(r, l));
+    }
   }
-  int64_t c = 0;
-  for (; c + (kWideVecs - 1) * kLanes < head.dim; c += kWideVecs * kLanes) {
-    value_tile<Format, R, kWideVecs>(head, i0, c, scale);
+  if constexpr (kIsTiled<Format>) {
+    value_tiles<Format, R>(head, i0, rows, scale);
+  } else {
+    int64_t c = 0;
+    for (; c + (kWideVecs - 1) * kLanes < head.dim; c += kWideVecs * kLanes) {
+      value_tile<Format, R, kWideVecs>(head, i0, c, scale);
+    }
+    for (; c < head.dim; c += kLanes) value_tile<Format, R, 1>(head, i0, c, scale);
   }
-  for (; c < head.dim; c += kLanes) value_tile<Format, R, 1>(head, i0, c, scale);
 }
 
 // Blocks of R queries while they last, then smaller ones; query_terms begin with s0.
 template <class Format, int R>
 static TRINE_INLINE void attend(const Head& head, int64_t s0, int64_t i, int64_t end) {
-  for (; i + R <= end; i += R) attend_block<Format, R>(head, s0, i);
-  if constexpr (R > 1) attend<Format, (R > 8 ? 8 : R > 4 ? 4 : R / 2)>(head, s0, i, end);
+  for (; i + R <= end; i += R) attend_block<Format, R>(head, s0, i, R);
+  if constexpr (kIsTiled<Format>) {
+    if (end - i > R / 2) return attend_block<Format, R>(head, s0, i, end - i);
+    if (i < end) attend_block<Format, R / 2>(head, s0, i, end - i);
+  } else if constexpr (R > 1) {
+    attend<Format, (R > 8 ? 8 : R > 4 ? 4 : R / 2)>(head, s0, i, end);
+  }
 }
 
 template <class Format>
@@ -421,8 +376,8 @@ static void attention(const AttentionArgs& args, int32_t sequence, int32_t head_
   head.causal = args.causal;
 
   head.queries = reinterpret_cast<float*>(scratch);
-  head.scores = head.queries + strip_floats(dim);
-  head.panels = head.scores + strip_floats(head.length);
+  head.scores = head.queries + strip_floats<Format>(dim);
+  head.panels = head.scores + strip_floats<Format>(head.length);
   float* values = head.panels + round_up(keys, kPanel) * head.lines;
   pack_keys<Format>(head.k, v, keys, head.panels);
   head.v = v.data, head.ldv = v.ld, head.v_panel = kPanel;
@@ -430,22 +385,27 @@ static void attention(const AttentionArgs& args, int32_t sequence, int32_t head_
     head.v = values, head.ldv = round_up(dim, Vec::kLanes);
     pack_values<Format>(v, keys, values, head.ldv);
   }
-  if (args.position_at == nullptr) return attend<Format, kBlockQueries>(head, q0, q0, q1);
+  if constexpr (kIsTiled<Format>) {
+    const int64_t lines = lines_of<Format>(keys), all = value_lines<Format>(keys);
+    memset(values + lines * head.ldv, 0,
+           static_cast<size_t>((all - lines) * head.ldv) * sizeof(float));
+  }
+  if (args.position_at == nullptr) return attend<Format, most_queries<Format>()>(head, q0, q0, q1);
 
   const int64_t table = head_index * args.position_head;
   if (args.position_keys != nullptr) head.position_keys = args.position_keys + table;
   if (args.position_queries != nullptr) head.position_queries = args.position_queries + table;
   head.position_at = args.position_at;
   head.reach = args.reach;
-  head.key_terms_ld = key_terms_row(head.length, args.position_columns);
+  head.key_terms_ld = key_terms_row<Format>(head.length, args.position_columns);
   head.products_ld = products_row(args.position_columns);
   head.query_terms_ld = query_terms_row(head.length);
-  head.key_terms = values + lines_of<Format>(keys) * round_up(dim, kPanel);
-  head.products = head.key_terms + kBlockQueries * head.key_terms_ld;
-  head.query_terms = head.products + Vec::kLanes * head.products_ld;
+  head.key_terms = values + value_lines<Format>(keys) * round_up(dim, kPanel);
+  head.products = head.key_terms + most_queries<Format>() * head.key_terms_ld;
+  head.query_terms = head.products + kProductRows<Format> * head.products_ld;
   for (int64_t s0 = q0; s0 < q1; s0 += kQueriesAtOnce) {
     const int64_t s1 = at_most(q1, s0 + kQueriesAtOnce);
     if (head.position_queries != nullptr) make_query_terms<Format>(head, s0, s1);
-    attend<Format, kBlockQueries>(head, s0, s0, s1);
+    attend<Format, most_queries<Format>()>(head, s0, s0, s1);
   }
 }

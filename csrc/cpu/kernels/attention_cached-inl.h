@@ -61,7 +61,7 @@ static void attention_cached(const AttentionArgs& args, int32_t sequence, int32_
   head.ldv = kPanel;
   head.v_panel = cache.capacity / Format::kElements * kPanel;
   head.queries = reinterpret_cast<float*>(scratch);
-  head.scores = head.queries + strip_floats(dim);
+  head.scores = head.queries + strip_floats<Format>(dim);
   const float* q = args.q + first * args.ldq + kv_head * group * dim;
   float* y = args.y + first * args.ldy + kv_head * group * dim;
   if (q1 - q0 < group) {
@@ -88,5 +88,6 @@ static void attention_cached(const AttentionArgs& args, int32_t sequence, int32_
 
 template <class Format>
 static constexpr AttentionKernel attention_kernel() {
-  return {attention<Format>, attention_scratch_bytes, append_kv<Format>, attention_cached<Format>};
+  return {attention<Format>, attention_scratch_bytes<Format>, append_kv<Format>,
+          attention_cached<Format>};
 }

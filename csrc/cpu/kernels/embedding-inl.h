@@ -31,9 +31,10 @@ static void embedding_int8(const EmbeddingArgs& args, int64_t begin, int64_t end
 
 // Rows of one table in groups: a column of the panels that linear reads (kernel_table.h). Scale * q
 // is exact, so that no instruction set rounds otherwise.
-template <int kBits>
+template <GroupForm kForm>
 static void embed_groups(const EmbeddingArgs& args, int64_t begin, int64_t end) {
-  constexpr int64_t kLines = kGroup * kBits / 32, kBytes = (kLines + 1) * 64;
+  constexpr int64_t kLines = kGroupLines<kForm>, kBytes = kGroupBytes<kForm>;
+  constexpr int64_t kPart = kGroup / kGroupParts<kForm>;
   const int64_t groups = (args.cols + kGroup - 1) / kGroup;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t id = args.ids[0][i], column = id % kPanel;
@@ -44,16 +45,22 @@ static void embed_groups(const EmbeddingArgs& args, int64_t begin, int64_t end) 
       const auto* const bytes = reinterpret_cast<const uint8_t*>(group) + 4 * column;
       for (int64_t k = 0; k < kGroup; ++k) {
         const int64_t eighth = k / 4;
-        const int byte = bytes[(kBits == 4 ? eighth / 2 : eighth) * 64 + k % 4];
-        q[k] = static_cast<float>(kBits == 8 ? byte : eighth % 2 == 0 ? byte & 15 : byte >> 4);
+        const int byte = bytes[(group_bits(kForm) < 8 ? eighth / 2 : eighth) * 64 + k % 4];
+        int level = group_bits(kForm) == 8 ? byte : eighth % 2 == 0 ? byte & 15 : byte >> 4;
+        if constexpr (kForm == GroupForm::kQ6_K)
+          level |= (bytes[(4 + k / 16) * 64 + k % 4] >> (2 * (eighth % 4)) & 3) << 4;
+        q[k] = static_cast<float>(level);
       }
-      const char* const last = group + 64 * kLines + 2 * column;
-      const Vec scale = Set(ReduceSum(LoadF16N(last, 1)));
-      const Vec min = Set(ReduceSum(LoadF16N(last + 2 * kPanel, 1)));
       const int64_t n = args.cols - k0 < kGroup ? args.cols - k0 : kGroup;
-      for (int64_t k = 0; k < n; k += Vec::kLanes) {
-        const int64_t lanes = n - k < Vec::kLanes ? n - k : Vec::kLanes;
-        StoreUpTo(MulAdd(scale, LoadU(q + k), min), y + k0 + k, lanes);
+      const char* scales = group + 64 * kLines + 2 * column;
+      for (int64_t part = 0; part < n; part += kPart, scales += 2 * kPanel) {
+        const Vec scale = Set(ReduceSum(LoadF16N(scales, 1)));
+        const Vec min = kHasMinima<kForm> ? Set(ReduceSum(LoadF16N(scales + 2 * kPanel, 1)))
+                                          : Mul(scale, Set(kOffset<kForm>));
+        for (int64_t k = part; k < part + kPart && k < n; k += Vec::kLanes) {
+          const int64_t lanes = n - k < Vec::kLanes ? n - k : Vec::kLanes;
+          StoreUpTo(MulAdd(scale, LoadU(q + k), min), y + k0 + k, lanes);
+        }
       }
     }
   }
@@ -61,8 +68,20 @@ static void embed_groups(const EmbeddingArgs& args, int64_t begin, int64_t end) 
 
 static void embedding(const EmbeddingArgs& args, int64_t begin, int64_t end) noexcept {
   if (args.dtypes[0] == DType::kI8) return embedding_int8(args, begin, end);
-  if (args.dtypes[0] == kInt4Groups) return embed_groups<4>(args, begin, end);
-  if (args.dtypes[0] == kQ8Groups) return embed_groups<8>(args, begin, end);
+  if (const auto form = group_form_of(args.dtypes[0])) {
+    switch (*form) {
+      case GroupForm::kInt4:
+        return embed_groups<GroupForm::kInt4>(args, begin, end);
+      case GroupForm::kQ4_0:
+        return embed_groups<GroupForm::kQ4_0>(args, begin, end);
+      case GroupForm::kQ6_K:
+        return embed_groups<GroupForm::kQ6_K>(args, begin, end);
+      case GroupForm::kQ8_0:
+        return embed_groups<GroupForm::kQ8_0>(args, begin, end);
+      case GroupForm::kInt8:
+        return embed_groups<GroupForm::kInt8>(args, begin, end);
+    }
+  }
   constexpr int64_t kLanes = Vec::kLanes;
   for (int64_t i = begin; i < end; ++i) {
     const char* row[EmbeddingArgs::kMaxTables] = {};

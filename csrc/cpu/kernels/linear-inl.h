@@ -206,11 +206,10 @@ static TRINE_INLINE Vec dequantised(const FinishArgs& t, int64_t k, int64_t j, V
                                     const QuantisedRow& row) {
   const float* const tail = t.tail + j / kPanel * t.ldw + j % kPanel;
   const float* const lines = tail - Format::lines(k) * kPanel;
-  for (int32_t i = 0; i < row.outliers; ++i) {
-    const QuantisedRow::Outlier& outlier = row.outlier[i];
-    const Vec line = LoadU(lines + outlier.line);
-    sums = MulAddInt16(Set(outlier.even), WidenEvenInt8(line), sums);
-    sums = MulAddInt16(Set(outlier.odd), WidenOddInt8(line), sums);
+  // Nearly every row has them all; those that lack have nothing beyond their bytes.
+  TRINE_UNROLL for (const QuantisedRow::Outlier& outlier : row.outlier) {
+    const Vec bytes = TopByteOfInt32(ShiftLeftInt32(LoadU(lines + outlier.line), outlier.shift));
+    sums = MulAddInt16(SetInt32(outlier.rest), bytes, sums);
   }
   if constexpr (Format::kOffset != 0) sums = SubInt32(sums, LoadU(tail + kPanel));
   return Mul(Mul(FloatOfInt32(sums), LoadU(tail)), Set(row.scale));

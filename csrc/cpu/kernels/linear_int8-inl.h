@@ -21,6 +21,9 @@ struct Int8Base {
   static TRINE_INLINE int64_t lines(int64_t k) {
     return ceil_div(k, kInt8Depth) * (kInt8Depth / kElements);
   }
+  // Where quantised row m begins, and bytes from 64 of its bytes to the next.
+  static constexpr int64_t kPieceStride = kInt8Depth;
+  static TRINE_INLINE float* row(float* rows, int64_t m, int64_t words) { return rows + m * words; }
 };
 
 struct WidenedInt8Format : Int8Base {
@@ -43,6 +46,7 @@ struct WidenedInt8Format : Int8Base {
 template <class Format>
 static int64_t row_words(int64_t k) noexcept {
   const int64_t words = Format::lines(k) * Format::kSteps;
+  if (Format::kPieceStride != kInt8Depth) return words;  // in tiles, which are end to end
   return words / kPanel % 2 == 0 ? words + kPanel : words;
 }
 
@@ -65,25 +69,26 @@ static RowLargest largest_of_row(const float* x, int64_t k) {
   int64_t i = 0;
   for (; i + kLanes <= k; i += kLanes) add(LoadU(x + i));
   if (i < k) add(LoadN(x + i, k - i));
-  float lanes[3 * kLanes];
-  StoreU(first, lanes);
-  StoreU(second, lanes + kLanes);
-  StoreU(third, lanes + 2 * kLanes);
+  float lanes[kLanes];
   int8::Largest largest;
-  for (const float lane : lanes) largest.add(lane);
-  float most = largest.most[0];
-  for (const float lane : lanes) {
-    if (lane != lane) most = lane;
+  const auto add_lanes = [&](Vec v) {
+    StoreU(v, lanes);
+    for (const float lane : lanes) largest.add(lane);
+  };
+  add_lanes(first);
+  // Mostly the three are in three lanes.
+  if (ReduceMax(second) > largest.most[int8::kOutliers]) {
+    add_lanes(second);
+    add_lanes(third);
   }
-  return {most, largest.most[int8::kOutliers]};
+  // What is not finite makes the row NaN, and is in `first`.
+  const bool finite = ReduceSum(Mul(first, Zero())) == 0.0f;
+  return {finite ? largest.most[0] : NAN, largest.most[int8::kOutliers]};
 }
 
 static QuantisedRow::Outlier outlier_at(int64_t k, int32_t rest) {
-  const auto half = static_cast<uint16_t>(rest);
-  const uint16_t pair[2] = {k % 4 < 2 ? half : uint16_t{0}, k % 4 < 2 ? uint16_t{0} : half};
-  QuantisedRow::Outlier out = {static_cast<int32_t>(k / 4 * kPanel), 0.0f, 0.0f};
-  memcpy(k % 2 == 0 ? &out.even : &out.odd, pair, sizeof pair);
-  return out;
+  return {static_cast<int32_t>(k / 4 * kPanel), static_cast<int32_t>(24 - k % 4 * 8),
+          static_cast<uint16_t>(rest)};
 }
 
 template <class Format>
@@ -91,7 +96,8 @@ static QuantisedRow quantise_row(const float* x, int64_t k, float* to) {
   constexpr int64_t kLanes = Vec::kLanes;
   const RowLargest largest = largest_of_row(x, k);
   const int8::Scale found = int8::scale_of(largest.most, largest.usual);
-  QuantisedRow row = {found.scale, 0, {}};
+  QuantisedRow row = {found.scale, {}};
+  int outliers = 0;
   const Vec inverse = Set(found.inverse), rounder = Set(int8::kRounder + Format::kOffset);
   const Vec most = Set(int8::kMost), least = Set(-int8::kMost);
   const int64_t depth = Format::lines(k) * Format::kElements;
@@ -103,12 +109,13 @@ static QuantisedRow quantise_row(const float* x, int64_t k, float* to) {
     if (!Differ(scaled, within)) return;
     for (int64_t j = i; j < i + rest; ++j) {
       const int32_t beyond = int8::rest_of(int8::quantised(x[j], found.inverse));
-      if (beyond != 0) row.outlier[row.outliers++] = outlier_at(j, beyond);
+      if (beyond != 0) row.outlier[outliers++] = outlier_at(j, beyond);
     }
   };
   if constexpr (Format::kSteps == 1) {
     auto* const bytes = reinterpret_cast<uint8_t*>(to);
-    for (int64_t i = 0; i < depth; i += kLanes) integers(i, bytes + i);
+    for (int64_t i = 0; i < depth; i += kLanes)
+      integers(i, bytes + i / kInt8Depth * Format::kPieceStride + i % kInt8Depth);
   } else {
     constexpr int64_t kChunk = kInt8Depth;
     uint8_t bytes[kChunk];
@@ -125,10 +132,10 @@ static void quantise(const LinearArgs& args, int64_t m0, int64_t m1, float* rows
                      QuantisedRow* beside) noexcept {
   const int64_t words = row_words<Format>(args.k);
   for (int64_t m = m0; m < m1; ++m)
-    beside[m] = quantise_row<Format>(args.x + m * args.ldx, args.k, rows + m * words);
+    beside[m] = quantise_row<Format>(args.x + m * args.ldx, args.k, Format::row(rows, m, words));
 }
 
 template <class Format>
 constexpr LinearKernel int8_kernel() {
-  return {multiply<Format>, scratch_bytes<Format>, 1, quantise<Format>, row_words<Format>};
+  return {multiply<Format>, scratch_bytes<Format>, nullptr, quantise<Format>, row_words<Format>};
 }

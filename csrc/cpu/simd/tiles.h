@@ -40,6 +40,12 @@ static_assert(sizeof(TileConfig) == 64);
     TRINE_COMPILER_BARRIER();        \
     _tile_loadd(tile, from, stride); \
   } while (false)
+// The same of what is not read again soon: it should not drive out of L1 what is.
+#define TileLoadStream(tile, from, stride)  \
+  do {                                      \
+    TRINE_COMPILER_BARRIER();               \
+    _tile_stream_loadd(tile, from, stride); \
+  } while (false)
 #define TileStore(tile, to, stride) _tile_stored(tile, to, stride)
 // sums[16][16] += x[16][16 pairs] * w[16 pairs][16]
 #define TileMultiply(sums, x, w) _tile_dpbf16ps(sums, x, w)

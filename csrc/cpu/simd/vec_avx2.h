@@ -139,6 +139,11 @@ static TRINE_INLINE Vec WidenOddInt8(Vec bytes) {
 static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
   return FromInts(_mm256_add_epi32(Ints(sum), _mm256_madd_epi16(Ints(a), Ints(b))));
 }
+static TRINE_INLINE Vec SetInt32(int32_t a) { return FromInts(_mm256_set1_epi32(a)); }
+static TRINE_INLINE Vec ShiftLeftInt32(Vec a, int32_t bits) {
+  return FromInts(_mm256_sll_epi32(Ints(a), _mm_cvtsi32_si128(bits)));
+}
+static TRINE_INLINE Vec TopByteOfInt32(Vec a) { return FromInts(_mm256_srai_epi32(Ints(a), 24)); }
 static TRINE_INLINE Vec SubInt32(Vec a, Vec b) {
   return FromInts(_mm256_sub_epi32(Ints(a), Ints(b)));
 }

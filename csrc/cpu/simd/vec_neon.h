@@ -152,6 +152,11 @@ static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
   const int32x4_t low = vmull_s16(vget_low_s16(x), vget_low_s16(y));
   return FromInts(vaddq_s32(Ints(sum), vpaddq_s32(low, vmull_high_s16(x, y))));
 }
+static TRINE_INLINE Vec SetInt32(int32_t a) { return FromInts(vdupq_n_s32(a)); }
+static TRINE_INLINE Vec ShiftLeftInt32(Vec a, int32_t bits) {
+  return FromInts(vshlq_s32(Ints(a), vdupq_n_s32(bits)));
+}
+static TRINE_INLINE Vec TopByteOfInt32(Vec a) { return FromInts(vshrq_n_s32(Ints(a), 24)); }
 static TRINE_INLINE Vec SubInt32(Vec a, Vec b) { return FromInts(vsubq_s32(Ints(a), Ints(b))); }
 static TRINE_INLINE Vec FloatOfInt32(Vec a) { return {vcvtq_f32_s32(Ints(a))}; }
 static TRINE_INLINE Vec MaxMagnitude(Vec a, Vec b) {

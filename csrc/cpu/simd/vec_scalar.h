@@ -202,6 +202,14 @@ static TRINE_INLINE float AddProducts(float a, float b, float sum) {
 static TRINE_INLINE Vec MulAddInt16(Vec a, Vec b, Vec sum) {
   TRINE_LANES(AddProducts(a.v[i], b.v[i], sum.v[i]));
 }
+static TRINE_INLINE Vec SetInt32(int32_t a) { TRINE_LANES(FromBits(static_cast<uint32_t>(a))); }
+static TRINE_INLINE Vec ShiftLeftInt32(Vec a, int32_t bits) {
+  TRINE_LANES(FromBits(BitsOf(a.v[i]) << bits));
+}
+// The topmost byte of each int32, with its sign.
+static TRINE_INLINE Vec TopByteOfInt32(Vec a) {
+  TRINE_LANES(FromBits(static_cast<uint32_t>(static_cast<int32_t>(BitsOf(a.v[i])) >> 24)));
+}
 static TRINE_INLINE Vec SubInt32(Vec a, Vec b) {
   TRINE_LANES(FromBits(BitsOf(a.v[i]) - BitsOf(b.v[i])));
 }
