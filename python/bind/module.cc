@@ -4,6 +4,7 @@
 #include "bind.h"
 
 #include "base/error.h"
+#include "base/version.h"
 #include "cpu/kernel_table.h"
 #include "cpu/peak.h"
 
@@ -67,7 +68,7 @@ void bind_machine(py::module_& m) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The C++ core of trine; use the package trine instead.";
-  m.attr("__version__") = trine::version();
+  m.attr("__version__") = trine::core_version();
   trine::python::bind_errors(m);
   trine::python::bind_weights(m);
   trine::python::bind_graph(m);
