@@ -50,12 +50,12 @@ trine_error* trine_model_run(const trine_model* model, const trine_batch* batch,
     const auto optional = [](const int32_t* from, size_t n) {
       return from == nullptr ? std::span<const int32_t>() : std::span(from, n);
     };
-    model->engine->run(model->engine->plan({outputs, outputs + count}),
-                       {{batch->ids, tokens},
-                        offsets,
-                        optional(batch->token_types, tokens),
-                        optional(batch->prompt_lengths, sequences)},
-                       {results, count});
+    model->engine->run_finite(model->engine->plan({outputs, outputs + count}),
+                              {{batch->ids, tokens},
+                               offsets,
+                               optional(batch->token_types, tokens),
+                               optional(batch->prompt_lengths, sequences)},
+                              {results, count});
   });
 }
 

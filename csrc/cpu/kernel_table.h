@@ -15,7 +15,7 @@
 namespace trine::cpu {
 
 // kAvxVnni is kAvx2, kNeonDot kNeon, and kAvx512Vnni, kAvx512Bf16 and kAmx are kAvx512 with other
-// kernels for linears in int8, the last two in bf16, too.
+// kernels for linears in int8; the last three in int4, too, and two of them in bf16.
 enum class Isa : uint8_t {
   kScalar,
   kAvx2,

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "compile/passes.h"
+#include "exec/finite.h"
 #include "exec/host.h"
 
 namespace trine {
@@ -187,6 +188,28 @@ void Engine::run(const Plan& plan, const BatchView& batch, std::span<float* cons
   }
   if (request.error) std::rethrow_exception(request.error);
   caches.advance(batch.offsets);
+}
+
+void Engine::run_finite(const Plan& plan, const BatchView& batch, std::span<float* const> results) {
+  run(plan, batch, results);
+  for (size_t i = 0; i < plan.outputs.size(); ++i) {
+    const PlanOutput& output = plan.outputs[i];
+    const int64_t rows = output.rows == Rows::kTokens ? batch.tokens() : batch.sequences();
+    if (!all_finite(results[i], static_cast<size_t>(rows * output.value.cols)))
+      throw ModelError(cat("output \"", output.name, "\" is no number: ", why_not_finite()));
+  }
+}
+
+std::string Engine::why_not_finite() const {
+  std::set<std::string_view> used;
+  for (const Node& node : graph_.nodes) {
+    if (node.op == Op::weight) used.insert(node.as<WeightAttrs>().name);
+  }
+  std::string found =
+      find_not_finite(*graph_.weights, [&](std::string_view name) { return used.contains(name); });
+  if (found.empty() && stored_)
+    found = find_not_finite(*stored_, [](std::string_view) { return true; });
+  return found.empty() ? "every weight is finite, so sums overflow" : found;
 }
 
 // Returns with the turn to run (the request is then the queue's head), or when another call has run

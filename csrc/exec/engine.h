@@ -52,6 +52,12 @@ class Engine {
   const Plan& plan(const std::vector<std::string>& outputs) { return plan(outputs, true); }
   // results[i]: room for the rows of plan.outputs[i], dense.
   void run(const Plan&, const BatchView&, std::span<float* const> results);
+  // The same for results that nobody looks at before the caller gets them: ModelError when one is
+  // NaN or infinite, which names it and the weight to blame.
+  void run_finite(const Plan&, const BatchView&, std::span<float* const> results);
+  // Why results are no numbers, for messages: the first weight that holds a NaN or an infinity, or
+  // that none does. Reads all weights.
+  std::string why_not_finite() const;
 
   // Room for a sequence's keys and values; InputError when the graph keeps none.
   std::unique_ptr<KvCache> make_cache(int64_t capacity);

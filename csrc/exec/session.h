@@ -56,6 +56,8 @@ class Session {
   // The prompt and what was generated.
   std::vector<int32_t> tokens(int64_t sequence) const;
   int64_t active() const;
+  // What to say of a sequence that ended by kNotANumber (Engine::why_not_finite).
+  std::string why_not_finite() const { return engine_->why_not_finite(); }
   SessionInfo info() const;
 
  private:

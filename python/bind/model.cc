@@ -75,7 +75,7 @@ class Model {
       results[py::str(output.name)] = std::move(array);
     }
     const py::gil_scoped_release release;
-    engine->run(*plan, batch, places);
+    engine->run_finite(*plan, batch, places);
     return results;
   }
 

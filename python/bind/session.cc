@@ -97,6 +97,7 @@ void bind_session(py::module_& m) {
       .def("remove", &Session::remove, py::arg("sequence"), Released())
       .def("tokens", &Session::tokens, py::arg("sequence"), Released())
       .def("info", &info)
+      .def("why_not_finite", &Session::why_not_finite, Released())
       .def_property_readonly("active", py::cpp_function(&Session::active, Released()));
 }
 

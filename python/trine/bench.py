@@ -3,7 +3,8 @@
 
 The limit of a case is the sum over its steps of the longer of two times: its arithmetic at the
 measured peak of this many threads in its dtype, and its weights read once at the measured
-bandwidth. It is measured on the CPU alone: of other devices only times are given.
+bandwidth. It is measured on the CPU alone: of other devices only times are given, unless the caller
+says what theirs is.
 """
 
 from __future__ import annotations

@@ -84,9 +84,10 @@ def load(
         ``"auto"`` is the first GPU whose plugin is installed and works, but for Metal's, which has
         not run on hardware yet; else the CPU. ``info()`` says which and why.
     dtype : {"auto", "float32", "bfloat16", "float16", "int8", "int4"}
-        What linear layers hold their weights in and multiply; everything else is float32. On GPUs
-        values between layers are in bfloat16 or float16, too, where that is the dtype. float16 is
-        for ``device="metal"``.
+        What linear layers hold their weights in and multiply. In bfloat16, int8 and int4 attention
+        multiplies bfloat16 on a CPU, and generators' caches hold it; everything else is float32. On
+        GPUs values between layers are in bfloat16 or float16, too, where that is the dtype. float16
+        is for ``device="metal"``.
         ``"auto"`` is bfloat16 on processors that multiply it faster, else float32; for a compiled
         file, what it was compiled in.
     threads : int or None

@@ -97,7 +97,8 @@ class Rows:
         for token in self._session.step():
             index = self.jobs[token["sequence"]].index
             if token["finish"] == "nan":
-                raise ModelError(f"input {index}: the logits are no numbers")
+                why = self._session.why_not_finite()
+                raise ModelError(f"input {index}: the logits are no numbers: {why}")
             yield index, token
 
 

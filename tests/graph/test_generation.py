@@ -204,6 +204,7 @@ def test_logits_that_are_no_numbers_end_a_sequence(store: _core.WeightStore) -> 
     session.add(prompt(3), max_new_tokens=4)
     (token,) = session.step()
     assert token["finish"] == "nan"
+    assert session.why_not_finite() == "every weight is finite, so sums overflow"
     assert session.active == 0
 
 

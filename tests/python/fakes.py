@@ -339,6 +339,9 @@ class FakeSession:
     def info(self) -> dict[str, int]:
         return {"cache_bytes": sum(row["limit"] for row in self.rows.values())}
 
+    def why_not_finite(self) -> str:
+        return "a weight is to blame"
+
 
 class FakeDecoder:
     """A core for `Generator`: a table says what follows, or else something that looks random."""
