@@ -33,7 +33,7 @@ def spoil(example: str, value: float, folder: Path) -> tuple[Path, str]:
     """Copy an example with one element of the first norm replaced; also what it is called."""
     shutil.copytree(EXAMPLES / example, folder)
     tensors = load_file(folder / "model.safetensors")
-    name = [n for n in tensors if "norm" in n.lower() and n.endswith("weight")][0]
+    name = next(n for n in tensors if "norm" in n.lower() and n.endswith("weight"))
     tensors[name].reshape(-1)[1] = value
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return folder, name
@@ -58,9 +58,9 @@ def test_forward_and_compiled_files_do_too(tmp_path: Path) -> None:
         with pytest.raises(trine.ModelError, match=f'output "logits" is no number.*"{name}"'):
             model.forward([[0, 7, 2]])
         model.save(tmp_path / "m.trine")
-    with trine.load(tmp_path / "m.trine") as model:  # norms go into linears
-        with pytest.raises(trine.ModelError, match=r'm\.trine: tensor ".*" holds a NaN'):
-            model.forward([[0, 7, 2]])
+    said = r'm\.trine: tensor ".*" holds a NaN'
+    with trine.load(tmp_path / "m.trine") as model, pytest.raises(trine.ModelError, match=said):
+        model.forward([[0, 7, 2]])  # the norm has gone into a linear
 
 
 def test_sums_that_overflow_are_told_from_weights(tmp_path: Path) -> None:
@@ -70,6 +70,6 @@ def test_sums_that_overflow_are_told_from_weights(tmp_path: Path) -> None:
     name = "classifier.out_proj.weight"
     tensors[name] = np.full(tensors[name].shape, 3e38, np.float32)
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with trine.load(folder, dtype="float32", device="cpu") as model:
-        with pytest.raises(trine.ModelError, match="every weight is finite, so sums overflow"):
-            model.predict(["A great film."])
+    model, said = trine.load(folder, dtype="float32"), "every weight is finite, so sums overflow"
+    with model, pytest.raises(trine.ModelError, match=said):
+        model.predict(["A great film."])
