@@ -276,7 +276,7 @@ class Verify(Command):
 
     name = "verify"
     summary = "compare a model with reference outputs"
-    example = "trine verify demo\n  trine verify MODEL --reference file.npz"
+    example = "trine verify demo\n  trine verify MODEL\n  trine verify MODEL --reference file.npz"
     takes_texts = False
 
     def add_options(self, parser: ArgumentParser) -> None:
@@ -285,16 +285,26 @@ class Verify(Command):
             "--reference",
             metavar="FILE",
             help="an .npz with 'texts' or 'input_ids' and the outputs expected of them; "
-            "'demo' has its own",
+            "'demo' has its own; other models are compared with plain loops in float32 without one",
         )
         parser.add_argument("--json", action="store_true", help="print JSON lines")
 
     def run(self, options: Namespace) -> int:
         """Compare and print; 1 if anything differs too much."""
-        from trine import verify
+        from trine import InputError, verify
 
         with command_io.load_model(options) as model:
-            comparisons = verify.verify(model, options.reference)
+            if options.reference is not None or verify.has_reference(model):
+                comparisons = verify.verify(model, options.reference)
+            elif model.info()["source"].endswith(".trine"):
+                raise InputError(
+                    "a compiled file has its weights in the CPU's own forms: verify what it was "
+                    "made from, or give --reference FILE"
+                )
+            else:
+                options.device, options.dtype, options.keep = "ref", "float32", None
+                with command_io.load_model(options) as plain:
+                    comparisons = verify.verify_plainly(model, plain)
         for comparison in comparisons:
             line = json.dumps(comparison.as_dict()) if options.json else str(comparison)
             sys.stdout.write(line + "\n")

@@ -9,6 +9,10 @@ A reference is an ``.npz`` file, without pickled objects, that holds
   and ``sentence_embedding``, as `encode` gives it.
 
 Make one with the reference implementation and ``numpy.savez``.
+
+Without such a file a model is compared with itself, computed by the plain loops of the device
+"ref" in float32. That shows that kernels, device and dtype do what they should on this machine;
+that the graph is the architecture's only another implementation's outputs can show.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trine._core import InputError
+from trine._core import InputError, ModelError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,6 +110,49 @@ def verify(model: Task, reference: str | Path | None = None) -> list[Comparison]
     return [compare(name, got[name], array, dtype) for name, array in expected.items()]
 
 
+def has_reference(model: Task) -> bool:
+    """Whether a reference comes along for this model."""
+    return bool(model.info()["source"] == "demo")
+
+
+def verify_plainly(model: Task, plain: Task) -> list[Comparison]:
+    """Compare all outputs for some ids with those of the same model on the device "ref".
+
+    Parameters
+    ----------
+    model : a loaded model
+    plain : the same, loaded with ``device="ref", dtype="float32"``
+
+    Returns
+    -------
+    list of Comparison
+        One for each output.
+
+    Raises
+    ------
+    ModelError
+        config.json has no ``vocab_size``.
+    """
+    ids, mask = _some_ids(model)
+    expected = plain.forward(ids, mask)
+    got = model.forward(ids, mask)
+    dtype = str(model.info()["dtype"])
+    return [compare(name, got[name], array, dtype) for name, array in expected.items()]
+
+
+def _some_ids(model: Task) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Return ids of the upper half of the vocabulary, padded on the right, and their mask."""
+    vocabulary = model.config.get("vocab_size")
+    if not isinstance(vocabulary, int) or vocabulary < 1:
+        raise ModelError(f"{model.info()['source']}: config.json has no vocab_size")
+    most = model.max_seq_length
+    lengths = [length if most is None else min(length, most) for length in (2, 7, 23)]
+    mask = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    drawn = np.random.default_rng(0).integers(vocabulary // 2, vocabulary, mask.shape)
+    ids = np.where(mask, drawn, 0).astype(np.int32)
+    return (ids[None], mask[None]) if model.info()["task"] == "choose" else (ids, mask)
+
+
 def read_reference(path: Path) -> dict[str, NDArray[Any]]:
     """Read a reference file; InputError if it isn't one."""
     try:
@@ -146,8 +193,8 @@ def compare(
 def _find(model: Task, reference: str | Path | None) -> Path:
     if reference is not None:
         return Path(reference)
-    if model.info()["source"] != "demo":
-        raise InputError("no reference: give --reference FILE (pydoc trine.verify describes it)")
+    if not has_reference(model):
+        raise InputError("no reference: name a file (pydoc trine.verify describes it)")
     return Path(__file__).parent / "data" / "demo_reference.npz"
 
 

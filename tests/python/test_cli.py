@@ -250,8 +250,8 @@ def test_verify_refuses(
 
 @pytest.mark.usefixtures("loads")
 def test_verify_without_a_reference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", "x"]) == 2
-    assert "no reference" in capsys.readouterr().err
+    assert main(["verify", "x"]) == 0  # with itself on another device
+    assert capsys.readouterr().out.count(": ok") == 2
     (tmp_path / "text").write_text("not an archive")
     assert main(["verify", "x", "--reference", str(tmp_path / "text")]) == 2
     assert "not an .npz file" in capsys.readouterr().err
