@@ -165,8 +165,8 @@ class Model {
     return text == nullptr ? std::nullopt : std::optional<std::string>(text);
   }
 
-  // A prompt to its end; for several at once, or token by token, there is Generator. InputError for
-  // a model that is no decoder, and for a prompt that leaves no room.
+  // A prompt to its end, or to max_length(); for several at once, or token by token, there is
+  // Generator. InputError for a model that is no decoder, and for a prompt that leaves no room.
   Generation generate(std::span<const int32_t> prompt, const GenerateOptions& options = {}) const;
   Generation generate(std::string_view prompt, const GenerateOptions& options = {}) const;
 
@@ -184,7 +184,7 @@ class Model {
       names.emplace_back(trine_model_label(get(), i));
     return names;
   }
-  // Tokens of the longest sequence; 0 where any goes.
+  // Tokens of the longest sequence, of a generator with what it writes; 0 where any goes.
   int64_t max_length() const noexcept { return trine_model_max_length(get()); }
   std::string isa() const { return trine_model_isa(get()); }
   // What else is in the file: "config.json", "tokenizer.json", "trine.version", ...
@@ -309,10 +309,26 @@ inline Generation finish(Generator& generator) {
 
 }  // namespace detail
 
+namespace detail {
+
+// The options with no more new tokens than the model has room for behind a prompt.
+inline GenerateOptions fit(const Model& model, size_t prompt, GenerateOptions options) {
+  const auto tokens = static_cast<int64_t>(prompt);
+  const int64_t most = model.max_length() > 0 ? model.max_length() : INT64_MAX;
+  if (tokens >= most)
+    throw InputError("the prompt has " + std::to_string(tokens) + " tokens, the model takes " +
+                     std::to_string(most) + ": there is no room for another");
+  if (options.max_new_tokens > most - tokens) options.max_new_tokens = most - tokens;
+  return options;
+}
+
+}  // namespace detail
+
 inline Generation Model::generate(std::span<const int32_t> prompt,
                                   const GenerateOptions& options) const {
-  Generator generator(*this, static_cast<int64_t>(prompt.size()) + options.max_new_tokens);
-  generator.add(prompt, options);
+  const GenerateOptions fitted = detail::fit(*this, prompt.size(), options);
+  Generator generator(*this, static_cast<int64_t>(prompt.size()) + fitted.max_new_tokens);
+  generator.add(prompt, fitted);
   return detail::finish(generator);
 }
 
@@ -321,8 +337,9 @@ inline Generation Model::generate(std::string_view prompt, const GenerateOptions
   const size_t tokens =
       tokenizer.encode(prompt, {.max_length = INT64_MAX, .special_tokens = options.special_tokens})
           .size();
-  Generator generator(*this, static_cast<int64_t>(tokens) + options.max_new_tokens);
-  generator.add(prompt, options);
+  const GenerateOptions fitted = detail::fit(*this, tokens, options);
+  Generator generator(*this, static_cast<int64_t>(tokens) + fitted.max_new_tokens);
+  generator.add(prompt, fitted);
   return detail::finish(generator);
 }
 

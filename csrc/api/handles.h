@@ -39,6 +39,16 @@ struct trine_model {
     const trine::Json config =
         trine::Json::parse(text("config.json"), file.name() + ": config.json");
     if (const trine::Json& limit = model.at("limit"); !limit.is_null()) max_length = limit.as_int();
+    const auto& graph_outputs = engine->graph().outputs;
+    const bool generates = std::any_of(graph_outputs.begin(), graph_outputs.end(),
+                                       [](const auto& o) { return o.first == "next_logits"; });
+    if (generates && file.metadata().contains("trine.tokenizer")) {
+      // Rotary positions end nowhere; what a decoder was trained for, its tokenizer says.
+      const trine::Json settings =
+          trine::Json::parse(text("trine.tokenizer"), file.name() + ": trine.tokenizer");
+      const trine::Json* const limit = settings.find("limit");
+      if (limit != nullptr && !limit->is_null()) max_length = limit->as_int();
+    }
     for (const trine::Json& id : model.at("end_tokens").as_array())
       end_tokens.push_back(static_cast<int32_t>(id.as_int()));
     const trine::Json::Array& made_for = model.at("outputs").as_array();

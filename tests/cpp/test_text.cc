@@ -118,7 +118,9 @@ TEST(a_generator_takes_and_gives_text) {
   const TempDir folder;
   const TinyLlama tiny;
   const auto engine = std::make_shared<Engine>(tiny.graph(), make_cpu_backend(1));
-  engine->save(folder.path() / "m.trine", metadata(R"(["next_logits"])"));
+  auto given = metadata(R"(["next_logits"])");
+  given["trine.tokenizer"] = R"({"limit":20,"token_types":true,"side":"right"})";
+  engine->save(folder.path() / "m.trine", given);
   const Model model = Model::load(folder.path() / "m.trine");
   const GenerateOptions options{.max_new_tokens = 12, .end_tokens = std::vector<int32_t>{}};
   const std::vector<int32_t> prompt = model.tokenizer().encode("word a", {.max_length = 99});
@@ -127,6 +129,15 @@ TEST(a_generator_takes_and_gives_text) {
   CHECK(by_text.tokens == by_ids.tokens);
   CHECK(by_ids.text.empty());
   CHECK_EQ(by_text.text, model.tokenizer().decode(by_ids.tokens));
+  // No more than the model has room for, however many are asked for.
+  CHECK_EQ(model.max_length(), 20);
+  for (const int64_t many : {int64_t{19}, INT64_MAX}) {
+    const GenerateOptions more{.max_new_tokens = many, .end_tokens = std::vector<int32_t>{}};
+    CHECK_EQ(model.generate(prompt, more).tokens.size(), 20 - prompt.size());
+    CHECK_EQ(model.generate("word a", more).tokens.size(), 20 - prompt.size());
+  }
+  CHECK_THROWS_WITH(model.generate(std::vector<int32_t>(20, 3)), InputError,
+                    "the prompt has 20 tokens, the model takes 20");
   Generator generator(model, 64);
   const int64_t first = generator.add("word a", options);
   generator.add(std::span<const int32_t>(prompt), options);
