@@ -52,6 +52,11 @@ def cmake_prefix() -> str:
 
     The same library runs compiled files from C++ without Python: docs/cpp.md.
 
+    Raises
+    ------
+    Error
+        The C++ files are not there: wheels have them.
+
     Examples
     --------
     >>> import trine
@@ -60,7 +65,12 @@ def cmake_prefix() -> str:
     """
     from pathlib import Path
 
-    return str(Path(__file__).absolute().parent / "cpp")
+    folder = Path(__file__).absolute().parent / "cpp"
+    if not folder.is_dir():
+        from trine._core import Error
+
+        raise Error(f"the C++ files are not installed: there is no {folder}")
+    return str(folder)
 
 
 __all__ = [

@@ -110,6 +110,8 @@ def int_array(values: object, what: str) -> NDArray[Any]:
     InputError
         Not integers, rows of different lengths, or a value that 32 bits cannot hold.
     """
+    if values is None or isinstance(values, str | bytes | dict | set):
+        raise InputError(f"{what}: expected an array of integers, got {type(values).__name__}")
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:
@@ -176,7 +178,7 @@ def plan(
     ndarray of intp
         Row numbers of one run. Every row comes once.
     """
-    check_count("batch_size", batch_size)
+    batch_size = check_count("batch_size", batch_size)
     order = np.argsort(-lengths, kind="stable")
     start = total = 0
     for end, row in enumerate(order):

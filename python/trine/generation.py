@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from trine._core import InputError
+from trine.arguments import MOST, check_int, check_number, check_texts
 from trine.detokenizer import Detokenizer, StopStrings
 
 if TYPE_CHECKING:
@@ -99,27 +99,28 @@ class Options:
     logprobs: int | None = None
 
     def __post_init__(self) -> None:
-        _check_int("max_new_tokens", self.max_new_tokens, 1)
-        _check_int("min_new_tokens", self.min_new_tokens, 0)
-        _check_int("top_k", self.top_k, 0)
-        _check_number("temperature", self.temperature, 0.0, math.inf)
-        _check_number("top_p", self.top_p, 0.0, 1.0)
-        _check_number("min_p", self.min_p, 0.0, 1.0)
-        _check_number("repetition_penalty", self.repetition_penalty, 0.0, math.inf)
+        checked: dict[str, Any] = {
+            "max_new_tokens": check_int("max_new_tokens", self.max_new_tokens, 1, MOST),
+            "min_new_tokens": check_int("min_new_tokens", self.min_new_tokens, 0, MOST),
+            "top_k": check_int("top_k", self.top_k, 0, MOST),
+            "temperature": check_number("temperature", self.temperature, 0.0),
+            "top_p": check_number("top_p", self.top_p, 0.0, 1.0),
+            "min_p": check_number("min_p", self.min_p, 0.0, 1.0),
+            "repetition_penalty": check_number("repetition_penalty", self.repetition_penalty, 0.0),
+            "stop": _stop_strings(self.stop),
+        }
+        if self.seed is not None:
+            checked["seed"] = check_int("seed", self.seed, 0)
+        if self.logprobs is not None:
+            checked["logprobs"] = check_int("logprobs", self.logprobs, 0, MOST)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.repetition_penalty == 0:
             raise InputError("repetition_penalty is 0, expected a number above it")
-        if self.seed is not None:
-            _check_int("seed", self.seed, 0)
-        if self.logprobs is not None:
-            _check_int("logprobs", self.logprobs, 0)
         if self.min_new_tokens > self.max_new_tokens:
             raise InputError(
                 f"min_new_tokens is {self.min_new_tokens}, but max_new_tokens {self.max_new_tokens}"
             )
-        stop = [self.stop] if isinstance(self.stop, str) else list(self.stop)
-        if not all(isinstance(string, str) and string for string in stop):
-            raise InputError(f"stop is {self.stop!r}, expected texts that aren't empty")
-        object.__setattr__(self, "stop", tuple(stop))
 
 
 def read_options(given: Mapping[str, Any]) -> Options:
@@ -130,17 +131,14 @@ def read_options(given: Mapping[str, Any]) -> Options:
     return Options(**given)
 
 
-def _check_int(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}, expected an integer of at least {least}")
-
-
-def _check_number(name: str, value: object, least: float, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name} is {value!r}, expected a number")
-    if not least <= value <= most or not math.isfinite(value):
-        between = f"from {least:g} to {most:g}" if most < math.inf else f"of at least {least:g}"
-        raise InputError(f"{name} is {value!r}, expected a number {between}")
+def _stop_strings(stop: Any) -> tuple[str, ...]:
+    """Return the texts that end a generation: one, several or none."""
+    if stop is None:
+        return ()
+    found = tuple([stop] if isinstance(stop, str) else check_texts("stop", stop))
+    if not all(found):
+        raise InputError(f"stop is {stop!r}, expected texts that aren't empty")
+    return found
 
 
 class Writer:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trine.devices import Chosen
-    from trine.sources import Source
+    from trine.sources import Opened, Source
     from trine.tasks.base import Task
 
 Device = Literal["auto", "cpu", "cuda", "metal"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"]
+_ABOUT = "config.json: "  # how errors about the configuration begin
 QUANTISED = ("int8", "int4")
 
 # Class of each task, and the module that defines it.
@@ -129,7 +131,9 @@ def load(
     (768,)
     >>> model.close()
     """
-    arguments.check_load(source, threads, device=device, dtype=dtype)
+    given = {"device": device, "dtype": dtype} | ({} if task is None else {"task": task})
+    arguments.check_load(source, threads, keep=keep, revision=revision, **given)
+    threads = None if threads is None else operator.index(threads)
     wanted = None if task is None else _ALIASES.get(task, task)
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
@@ -217,8 +221,11 @@ def build(found: Source, *, source: str, task: str | None, how: How) -> Task:
     """Write the graph, compile it and wrap it in the class of its task; errors name the root."""
     from trine import models
 
-    opened = found.open(source, task)
-    checkpoint, root = opened.checkpoint, str(found.root)
+    try:
+        opened = found.open(source, task)
+    except ModelError as error:
+        raise _located(error, found) from error
+    checkpoint = opened.checkpoint
     try:
         graph = models.build(
             opened.store,
@@ -230,16 +237,45 @@ def build(found: Source, *, source: str, task: str | None, how: How) -> Task:
         core = graph.compile(
             device=how.place.device, dtype=how.dtype, threads=how.threads, plugin=how.place.plugin
         )
-    except ModelError as error:  # about config.json, it doesn't know where that lies
-        named = error if root in str(error) else ModelError(f"{root}: {error}")
-        known = models.ARCHITECTURES
-        raise arguments.explain_task(named, checkpoint.config, task, known) from error
+    except ModelError as error:
+        raise ModelError(f"{_located(error, found)}{_advice(error, opened, task)}") from error
     task_class = _class_of(checkpoint.task)
     core.prepare(task_class.needs)
     described = replace(
         checkpoint, notes=checkpoint.notes + graph.notes, device_reason=how.place.reason
     )
     return task_class(core, described, opened.tokenizer)
+
+
+def _located(error: ModelError, found: Source) -> ModelError:
+    """Return the error with its place: about the configuration, a family's file doesn't know it."""
+    text = str(error)
+    if text.startswith(_ABOUT):
+        return ModelError(f"{found.config_file}: {text.removeprefix(_ABOUT)}")
+    return error if str(found.root) in text else ModelError(f"{found.root}: {text}")
+
+
+def _advice(error: ModelError, opened: Opened, task: str | None) -> str:
+    """Say which task the checkpoint would do for, if it isn't the one that it was loaded as."""
+    from trine import models
+
+    checkpoint, known = opened.checkpoint, models.ARCHITECTURES
+    named = checkpoint.config.get("architectures") or []
+    made_for = [known[name].task for name in named if name in known]
+    if task is not None:
+        other = task not in made_for and made_for
+        return (
+            f". The checkpoint was made for the task {made_for[0]!r}, not {task!r}" if other else ""
+        )
+    family = known[checkpoint.architecture].family
+    encoder = next((n for n, a in known.items() if (a.family, a.task) == (family, "embed")), None)
+    if encoder is None or checkpoint.task == "embed" or "no tensor" not in str(error):
+        return ""
+    try:
+        models.build(opened.store, checkpoint.config, encoder)
+    except ModelError:
+        return ""
+    return f". What the file lacks is the head for {checkpoint.task!r}: task='embed' loads the rest"
 
 
 def _class_of(task: str) -> type[Task]:

@@ -65,6 +65,11 @@ class Source(ABC):
     def place(self) -> Path:
         """The folder of config.json, or the one that the file lies in."""
 
+    @property
+    @abstractmethod
+    def config_file(self) -> Path:
+        """The file that says what config.json does."""
+
     @abstractmethod
     def open(self, name: str, task: str | None) -> Opened:
         """Read it, as what `task` names; `name` is what the caller called it."""
@@ -94,11 +99,14 @@ class Folder(Source):
         """The folder of config.json."""
         return self.encoder
 
+    @property
+    def config_file(self) -> Path:
+        """config.json."""
+        return self.encoder / "config.json"
+
     def open(self, name: str, task: str | None) -> Opened:
         """Read it, as what `task` names."""
-        architecture, kind = _choose(
-            self.config, self.encoder / "config.json", task, modules=self.has_modules
-        )
+        architecture, kind = _choose(self.config, self.config_file, task, modules=self.has_modules)
         limit = kind.max_length(self.config)
         tokenizer = TokenizerFiles(
             self.encoder,
@@ -120,7 +128,11 @@ class Folder(Source):
             generation=read_optional_json(self.encoder / "generation_config.json"),
             sentence=self.sentence,
         )
-        store = WeightStore(self.weights if embeds else self.weights[:1])
+        weights = self.weights if embeds else self.weights[:1]
+        for path, _ in weights:
+            if path.suffix == ".json" and read_optional_json(path).get("weight_map") == {}:
+                raise ModelError(f"{path}: weight_map names no tensor")
+        store = WeightStore(weights)
         return Opened(store, tokenizer, checkpoint, self.sentence.modules if embeds else ())
 
     def weights_files(self) -> list[Path]:
@@ -152,6 +164,11 @@ class GgufFile(Source):
         """The folder that the file lies in."""
         return self.root.parent
 
+    @property
+    def config_file(self) -> Path:
+        """The file."""
+        return self.root
+
     def open(self, name: str, task: str | None) -> Opened:
         """Read it, as what `task` names."""
         from trine import gguf
@@ -182,12 +199,17 @@ class MetaFolder(Source):
         """The folder."""
         return self.root
 
+    @property
+    def config_file(self) -> Path:
+        """params.json."""
+        return self.root / "params.json"
+
     def open(self, name: str, task: str | None) -> Opened:
         """Read it, as what `task` names."""
         from trine import meta
 
         model = meta.read(self.root)
-        chosen = _choose(model.config, self.root / "params.json", task, modules=False)
+        chosen = _choose(model.config, self.config_file, task, modules=False)
         config, tokenizer = meta.tokenizer_of(model, chosen[1].usual_length(model.config))
         tokenizer.prefetch()
         checkpoint = _describe(

@@ -7,21 +7,19 @@ were cut, and a tokenizer shared by threads is never reconfigured.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from trine._core import InputError
+from trine.arguments import check_text
 from trine.batching import Tokens, offsets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tokenizers import Encoding, Tokenizer
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 Text = str | tuple[str, str]
@@ -70,6 +68,7 @@ class TextEncoder:
         *,
         limit: int | None = None,
         strategy: Strategy = "longest_first",
+        what: str = "the text",
     ) -> tuple[Encoding, int]:
         """Encode a text or a pair with its special tokens.
 
@@ -80,6 +79,8 @@ class TextEncoder:
             Most tokens; by default the model's.
         strategy : {"longest_first", "only_first", "only_second"}
             Which member of a pair is cut.
+        what : str
+            Which text this is, for messages.
 
         Returns
         -------
@@ -94,7 +95,7 @@ class TextEncoder:
         """
         limit = self.limit if limit is None else limit
         first, second = text if isinstance(text, tuple) else (text, None)
-        encoding = self._whole(first, second)
+        encoding = self._whole(first, second, what)
         if limit is None or len(encoding) <= limit:
             return encoding, 0
         texts = (first,) if second is None else (first, second)
@@ -106,7 +107,9 @@ class TextEncoder:
             part.truncate(size, direction=self.side)
         return self._finish(parts), cut
 
-    def windows(self, text: Text, *, stride: int, limit: int | None = None) -> list[Encoding]:
+    def windows(
+        self, text: Text, *, stride: int, limit: int | None = None, what: str = "the text"
+    ) -> list[Encoding]:
         """Encode a long text as overlapping windows, each with special tokens.
 
         A pair keeps its first member whole in every window; its second one is cut up.
@@ -118,6 +121,8 @@ class TextEncoder:
             Tokens that a window shares with the one before it.
         limit : int or None
             Most tokens of a window; by default the model's.
+        what : str
+            Which text this is, for messages.
 
         Raises
         ------
@@ -129,7 +134,7 @@ class TextEncoder:
             raise InputError(f"windows cannot share {stride} tokens")
         limit = self.limit if limit is None else limit
         first, second = text if isinstance(text, tuple) else (text, None)
-        encoding = self._whole(first, second)
+        encoding = self._whole(first, second, what)
         if limit is None or len(encoding) <= limit:
             return [encoding]
         fixed = [] if second is None else [self.backend.encode(first, add_special_tokens=False)]
@@ -142,16 +147,25 @@ class TextEncoder:
         pieces = [moving, *moving.overflowing]
         return [self._finish([*fixed, piece]) for piece in pieces]
 
-    def _whole(self, first: str, second: str | None) -> Encoding:
+    def prompt_ids(self, prompt: str, *, special: bool, what: str) -> list[int]:
+        """Encode a prompt, never cut, with the special tokens that the tokenizer adds or without.
+
+        Raises
+        ------
+        InputError
+            Half of a surrogate pair.
+        """
+        return self._whole(prompt, None, what, special=special).ids
+
+    def _whole(
+        self, first: str, second: str | None, what: str, *, special: bool = True
+    ) -> Encoding:
         try:
-            return self.backend.encode(first, second)
+            return self.backend.encode(first, second, add_special_tokens=special)
         except TypeError:  # what the library says of a text that isn't Unicode helps nobody
-            for text in (first, second or ""):
-                if (half := _SURROGATE.search(text)) is not None:
-                    raise InputError(
-                        f"a text has half of a surrogate pair, {half[0]!r}, at character "
-                        f"{half.start()}: that is not Unicode"
-                    ) from None
+            check_text(what, first)
+            if second is not None:
+                check_text(what, second)
             raise
 
     def _finish(self, parts: list[Encoding]) -> Encoding:
@@ -187,7 +201,7 @@ class TextEncoder:
         encodings: list[Encoding] = []
         truncated: list[int] = []
         for index, text in enumerate(texts, first):
-            encoding, cut = self.encode(text, limit=limit, strategy=strategy)
+            encoding, cut = self.encode(text, limit=limit, strategy=strategy, what=f"input {index}")
             if cut and not truncate:
                 most = self.limit if limit is None else limit
                 raise InputError(
@@ -214,7 +228,7 @@ class TextEncoder:
 
         The prompt is encoded alone; a special token that ends it doesn't count.
         """
-        encoding, _ = self.encode(prompt, limit=limit)
+        encoding, _ = self.encode(prompt, limit=limit, what="the prompt")
         ids_at_end = encoding.special_tokens_mask[-1:]
         return len(encoding) - sum(ids_at_end)
 

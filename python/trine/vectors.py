@@ -72,7 +72,10 @@ def quantize(
 
 def _ranges(vectors: Float32, precision: str, ranges: ArrayLike | None) -> Float32:
     if ranges is not None:
-        given = np.asarray(ranges, np.float32)
+        try:
+            given = np.asarray(ranges, np.float32)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"ranges: {error}") from error
         if given.shape != (2, vectors.shape[1]):
             raise InputError(f"ranges has shape {given.shape}, expected (2, {vectors.shape[1]})")
         return given

@@ -54,6 +54,28 @@ def test_list_and_single(model: Any) -> None:
     np.testing.assert_array_equal(model.encode(np.array(TEXTS)), vectors)
     np.testing.assert_array_equal(model.encode(tuple(TEXTS)), vectors)
     np.testing.assert_array_equal(model.encode(t for t in TEXTS), vectors)
+    np.testing.assert_array_equal(model.encode([np.array(t) for t in TEXTS]), vectors)
+    np.testing.assert_array_equal(model.encode(np.array(TEXTS[2])), vectors[2])  # one text
+
+
+def test_both_names_of_the_first_argument(folder: Path) -> None:
+    model = make(Embedder, folder, sentence=config())
+    for encode in (model.encode, model.encode_query, model.encode_document):
+        wanted = encode(TEXTS)
+        np.testing.assert_array_equal(encode(inputs=TEXTS, pool=None, chunk_size=None), wanted)
+        np.testing.assert_array_equal(encode(sentences=TEXTS), wanted)
+        with pytest.raises(TypeError, match="either sentences or inputs"):
+            encode(TEXTS, inputs=TEXTS)
+        with pytest.raises(TypeError, match="either sentences or inputs"):
+            encode()
+        with pytest.raises(InputError, match="got NoneType"):
+            encode(inputs=None)
+
+
+def test_counts_of_numpy(model: Any) -> None:
+    found = model.encode(TEXTS, batch_size=np.int64(2), truncate_dim=np.int32(5))
+    np.testing.assert_array_equal(found, model.encode(TEXTS)[:, :5])
+    assert max(map(len, model._core.runs[:3])) == 2
 
 
 def test_empty_list(model: Any) -> None:
@@ -92,9 +114,10 @@ def test_token_ids_are_taken_as_they_are(model: Any) -> None:
     ids = [7] * 50  # beyond max_seq_length, within what the model takes
     wanted = model._core.one("sentence_embedding", np.array(ids))[0]
     np.testing.assert_array_equal(model.encode([ids])[0], wanted)
-    with pytest.raises(InputError, match="input 1 has 61 tokens, the model takes 60"):
-        model.encode([ids, [7] * 61])
-    assert model.encode([7] * 60 + [1]).shape == (HIDDEN,)  # padding takes no position
+    for long in ([7] * 61, [7] * 60 + [1], [1] * 61):  # padding ids count
+        with pytest.raises(InputError, match="input 1 has 61 tokens, the model takes 60"):
+            model.encode([ids, long])
+    assert model._core.runs == [[50]]
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
@@ -113,6 +136,10 @@ def test_no_tokenizer(tmp_path: Path) -> None:
         (3, "got int"),
         (b"bytes", "got bytes"),
         ({"a": 1}, "got dict"),
+        (np.array(5), "expected a list, got int"),
+        (["a", np.array(5)], "input 1: expected a text or token ids, got int"),
+        ([("a", None)], "a pair is two texts, the second one is NoneType"),
+        (["a", "b\ud800"], "input 1 has half of a surrogate pair, '.ud800', at character 1"),
         (["a", 3], "input 1: expected a text or token ids, got int"),
         ([3.5], "input 0: expected a text"),
         (["a", [1, 2]], "mixed"),
@@ -184,14 +211,21 @@ def test_truncation_is_told(folder: Path) -> None:
         model.encode(["a", long], truncate=False)
     with pytest.raises(InputError, match="expected a list"):
         model.tokenize("one text")
+    with pytest.raises(InputError, match="expected a list, got NoneType"):
+        model.tokenize(None)
+    with pytest.raises(InputError, match="input 1: expected a text"):
+        model.tokenize(["a", 3])
 
 
 def test_max_seq_length_can_be_set(model: Any) -> None:
     assert model.max_seq_length == 40
     model.max_seq_length = 60
     assert model.tokenize(["walk " * 99]).lengths.tolist() == [60]
-    for wrong in (0, 61):
-        with pytest.raises(InputError, match="takes 1 to 60"):
+    model.max_seq_length = np.int64(50)
+    assert (model.max_seq_length, type(model.max_seq_length)) == (50, int)
+    wrong: Any
+    for wrong in (0, 61, None, "x", 2.5, True):
+        with pytest.raises(InputError, match=f"max_seq_length is {wrong!r}, expected an integer"):
             model.max_seq_length = wrong
 
 
@@ -264,6 +298,16 @@ def test_token_embeddings(model: Any) -> None:
         ({"convert_to_tensor": True}, "numpy arrays"),
         ({"device": "cuda"}, "loaded on 'cpu'"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 1.5}, "batch_size is 1.5"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"prompt": 3}, "prompt: expected a text, got int"),
+        ({"prompt_name": ["a"]}, "prompt_name .* is not known"),
+        ({"truncate_dim": "8"}, "truncate_dim is '8', expected an integer of at least 1"),
+        ({"truncate_dim": 2.0}, "truncate_dim is 2.0"),
+        ({"truncate_dim": 0}, "truncate_dim is 0"),
+        ({"precision": "int8", "ranges": "x"}, "ranges: "),
+        ({"pool": {"input": 1}}, "pool and chunk_size: encode uses all threads by itself"),
+        ({"chunk_size": 10}, "pool and chunk_size: encode uses all threads by itself"),
     ],
 )
 def test_options_that_cannot_be(model: Any, options: dict[str, Any], complaint: str) -> None:

@@ -106,8 +106,28 @@ def test_too_long(tmp_path: Path) -> None:
     model = make(Embedder, tmp_path, limit=3)
     with pytest.raises(InputError, match="input 0 has 4 tokens, the model takes 3"):
         model.forward(IDS, MASK)
+    ids = [[1, 1, 1, 1], [5, 1, 1, 1], [5, 5, 5, 5]]
+    assert model.forward(ids[:2], [[0] * 4, [1, 1, 1, 0]], outputs=[]) == {}
     with pytest.raises(InputError, match="input 2 has 4 tokens"):
-        model.forward([[1, 1, 1, 1], [5, 1, 1, 1], [5, 5, 5, 5]], [[0] * 4, [1] * 4, [1] * 4])
+        model.forward(ids, [[0] * 4, [1, 1, 1, 0], [1] * 4])
+    with pytest.raises(InputError, match="input 1 has 4 tokens"):  # padding that isn't masked
+        model.forward(ids, [[0] * 4, [1] * 4, [1] * 4])
+
+
+@pytest.mark.parametrize(
+    ("ids", "options", "complaint"),
+    [
+        (None, {}, "input_ids: expected an array of integers, got NoneType"),
+        ("text", {}, "input_ids: expected an array of integers, got str"),
+        ([["a"]], {}, "input_ids: expected integers"),
+        ([[1]], {"outputs": 3}, "outputs: expected a list of texts, got int"),
+        ([[1]], {"outputs": [["a"]]}, r"outputs\[0\]: expected a text, got list"),
+        ([[1]], {"attention_mask": "x"}, "attention_mask: expected an array of integers"),
+    ],
+)
+def test_arguments_of_a_wrong_type(tmp_path: Path, ids: Any, options: Any, complaint: str) -> None:
+    with pytest.raises(InputError, match=complaint):
+        make(Embedder, tmp_path).forward(ids, **options)
 
 
 def test_no_rows(tmp_path: Path) -> None:

@@ -229,6 +229,42 @@ def test_a_conversation_ends_with_the_tokenizer_s_token_too(make: Any) -> None:
     assert model.generate("!", max_new_tokens=3).finish_reason == "length"
 
 
+def test_each_prompt_of_a_list_ends_by_its_own_rule(make: Any) -> None:
+    model = make(chain("ab", EOS), config={"eos_token_id": 9})
+    model._core.follows |= {ids_of(":")[0]: ids_of("a")[0], EOS: ids_of("c")[0]}
+    talk = [{"role": "user", "content": "Hi"}]
+    answer = model.chat(talk)
+    assert (answer.text, answer.finish_reason) == ("ab", "stop")
+    options: dict[str, Any] = {"max_new_tokens": 4}
+    with model.stream(talk) as stream:
+        assert stream.finish() == answer
+    assert model.generate(talk) == answer
+    assert model.generate([talk]) == [answer]
+    text = model.generate("!", **options)
+    assert (text.tokens[2:], text.finish_reason) == ([EOS, ids_of("c")[0]], "length")
+    for size in (None, 1):
+        found = model.generate(["!", talk, "!", talk], batch_size=size, **options)
+        assert found == [text, answer, text, answer]
+
+
+def test_half_of_a_surrogate_pair(make: Any) -> None:
+    model = make()
+    with pytest.raises(InputError, match="input 0 has half of a surrogate pair"):
+        model.stream("a\ud800")
+    with pytest.raises(InputError, match="the conversation has half of a surrogate pair"):
+        model.chat([{"role": "user", "content": "a\ud800"}])
+
+
+def test_numbers_of_numpy_and_no_stop_strings(make: Any) -> None:
+    model = make(chain("abc", EOS))
+    wanted = model.generate("!", max_new_tokens=2, min_p=0.5, temperature=1.0, seed=3)
+    options = {"min_p": np.float32(0.5), "temperature": np.float64(1), "seed": np.uint8(3)}
+    counts: Any = {"max_new_tokens": np.int64(2), "batch_size": np.int32(1), "stop": None}
+    found = model.generate(np.array("!"), **options, **counts)
+    assert found == wanted
+    assert model.generate("!", stop={"c"}).text == model.generate("!", stop=np.array(["c"])).text
+
+
 def test_no_template(make: Any) -> None:
     model = make(files={"tokenizer_config.json": {"eos_token": "</s>"}})
     with pytest.raises(ModelError, match="no chat template"):
@@ -278,7 +314,15 @@ def test_logits_that_are_no_numbers(make: Any) -> None:
         ({"top_k": -2}, "top_k is -2"),
         ({"repetition_penalty": 0}, "repetition_penalty is 0"),
         ({"stop": [""]}, "stop is"),
-        ({"stop": [3]}, "stop is"),
+        ({"stop": [3]}, r"stop\[0\]: expected a text, got int"),
+        ({"stop": 3}, "stop: expected a list of texts, got int"),
+        ({"top_k": 2**31}, "top_k is 2147483648, expected an integer of at most"),
+        ({"max_new_tokens": 2**31}, "max_new_tokens is 2147483648"),
+        ({"temperature": 10**400}, "temperature is 1000"),
+        ({"min_p": np.True_}, "min_p is "),
+        ({"batch_size": 1.5}, "batch_size is 1.5"),
+        ({"batch_size": "a"}, "batch_size is 'a'"),
+        ({"cancel": 3}, "cancel: expected a threading.Event, got int"),
         ({"seed": "x"}, "seed is 'x'"),
         ({"logprobs": -1}, "logprobs is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -298,6 +342,8 @@ def test_options_out_of_range(make: Any, options: dict[str, Any], complaint: str
         ([[[1, 2]]], "expected one row"),
         ([1.5], "input 0"),
         (b"text", "got bytes"),
+        (["a", "b\ud800"], "input 1 has half of a surrogate pair, '.ud800', at character 1"),
+        ([[{"role": "user", "content": "\ud800"}]], "input 0 has half of a surrogate pair"),
         ([["a", "b"]], "expected integers"),
     ],
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `predict` makes of logits: classifier, tagger, reader, filler, chooser.
+"""What `predict` makes of logits: classifier, tagger, reader.
 
-tests/parity compares the same with transformers' pipelines.
+test_masks_and_choices.py has the others; tests/parity compares with transformers' pipelines.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from fakes import MASK, VOCAB, make
+from fakes import VOCAB, make
 
-from trine import Chooser, Classifier, Detector, Filler, InputError, ModelError, Reader, Tagger
+from trine import Classifier, InputError, ModelError, Reader, Tagger
 from trine.numerics import sigmoid, softmax
 
 if TYPE_CHECKING:
@@ -71,7 +71,11 @@ def test_forms_of_input(folder: Path) -> None:
     assert model.predict([ids]) == [pair]
     assert model.predict("the river") == model.predict(["the river"])[0]
     assert model.predict([]) == []
-    assert len(model.predict("the river", top_k=2)) == 2
+    assert len(model.predict("the river", top_k=np.int64(2))) == 2
+    top_k: Any
+    for top_k in ("x", 0, -1, 1.0):
+        with pytest.raises(InputError, match=f"top_k is {top_k!r}, expected an integer"):
+            model.predict("a", top_k=top_k)
     with pytest.raises(InputError, match="function_to_apply 'tanh'"):
         model.predict("a", function_to_apply="tanh")
     with pytest.raises(InputError, match="'text' and 'text_pair'"):
@@ -114,6 +118,9 @@ def test_zero_shot(
         np.testing.assert_allclose([got[x] for x in labels], wanted, rtol=1e-6)
         assert [x["label"] for x in result] == sorted(labels, key=lambda x: -got[x])
     assert model.zero_shot(TEXTS[0], "red, green,blue", multi_label=multi_label) == found[0]
+    for same in (np.array(labels), (x for x in labels), tuple(labels)):
+        assert model.zero_shot(TEXTS[0], same, multi_label=multi_label) == found[0]
+    assert model.zero_shot([], labels, multi_label=multi_label) == []
 
 
 def test_zero_shot_refused(folder: Path) -> None:
@@ -124,6 +131,17 @@ def test_zero_shot_refused(folder: Path) -> None:
         model.zero_shot("a", [])
     with pytest.raises(InputError, match=r"has no \{\}"):
         model.zero_shot("a", ["b"], hypothesis_template="no place")
+    with pytest.raises(InputError, match="hypothesis_template: expected a text, got NoneType"):
+        model.zero_shot("a", ["b"], hypothesis_template=None)
+    with pytest.raises(InputError, match=r"labels\[1\]: expected a text, got int"):
+        model.zero_shot("a", ["b", 3])
+    with pytest.raises(InputError, match="labels: expected a list of texts, got int"):
+        model.zero_shot("a", 3)
+    with pytest.raises(InputError, match=r"labels\[0\] has half of a surrogate pair"):
+        model.zero_shot("a", ["\ud800"])
+    nli = make(Classifier, folder, columns=3, config=NLI)
+    with pytest.raises(InputError, match="input 1 has half of a surrogate pair"):
+        nli.zero_shot(["a", "\ud800"], ["b", "c"])
     for template in ("{label} it is", "{} or {}", "{} {"):
         with pytest.raises(InputError, match="other braces are doubled"):
             model.zero_shot("a", ["b"], hypothesis_template=template)
@@ -162,6 +180,22 @@ def test_rank(folder: Path, config: dict[str, Any], function: Any) -> None:
     assert len(model.rank("the lake", TEXTS, top_k=1)) == 1
     assert "text" not in model.rank("the lake", TEXTS)[0]
     assert model.rank("the lake", []) == []
+    assert model.rank("the lake", (x for x in TEXTS), return_documents=True) == found
+    one = {TEXTS[0]}
+    assert model.rank("the lake", one, return_documents=True)[0]["text"] == TEXTS[0]
+    wrong: Any
+    for wrong, complaint in [
+        (("q", None), "documents: expected a list of texts, got NoneType"),
+        (("q", "a"), "documents: expected a list of texts, got 'a'"),
+        (("q", [None]), r"documents\[0\]: expected a text, got NoneType"),
+        ((None, ["a"]), "query: expected a text, got NoneType"),
+        ((["q"], ["a"]), "query: expected a text, got list"),
+    ]:
+        with pytest.raises(InputError, match=complaint):
+            model.rank(*wrong)
+    for wrong in ("x", 0, -1):
+        with pytest.raises(InputError, match=f"top_k is {wrong!r}"):
+            model.rank("q", TEXTS, top_k=wrong)
     with pytest.raises(InputError, match="has 3"):
         make(Classifier, folder, columns=3).rank("a", TEXTS)
 
@@ -256,8 +290,15 @@ def test_tagger_refuses(folder: Path) -> None:
         model.predict("a", aggregation="best")
     with pytest.raises(InputError, match="input 1: expected a text"):
         model.predict(["a", [1, 2]])
-    with pytest.raises(InputError, match="cannot share -1 tokens"):
-        model.predict("a " * 90, stride=-1)
+    stride: Any
+    for stride in (-1, "3", 2.5):
+        with pytest.raises(InputError, match=f"stride is {stride!r}, expected an integer"):
+            model.predict("a " * 90, stride=stride)
+    with pytest.raises(InputError, match="input 1 has half of a surrogate pair"):
+        model.predict(["a", "\ud800"])
+    with pytest.raises(InputError, match="ignore_labels: expected a list of texts, got int"):
+        model.predict("a", ignore_labels=3)
+    assert model.predict("Ada", ignore_labels="O") == []
 
 
 # Reader ----------------------------------------------------------------------------------------
@@ -322,6 +363,7 @@ def test_a_long_context_is_read_in_windows(folder: Path) -> None:
         ([("a", "b"), ("a", 3)], "input 1: question and context must be texts"),
         ([("a", "")], "must not be empty"),
         ([{"question": "a"}], "must be texts"),
+        ([("a", "b"), ("a", "\ud800")], "input 1 has half of a surrogate pair"),
     ],
 )
 def test_reader_refuses(folder: Path, inputs: Any, complaint: str) -> None:
@@ -329,93 +371,25 @@ def test_reader_refuses(folder: Path, inputs: Any, complaint: str) -> None:
         make(Reader, folder, columns=1).predict(inputs)
 
 
-# Filler ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["top_k", "max_answer_len", "max_seq_len", "doc_stride"])
+@pytest.mark.parametrize("value", ["a", 2.5, -1, True])
+def test_reader_s_numbers(folder: Path, name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=f"{name} is {value!r}, expected an integer"):
+        make(Reader, folder, columns=1).predict(("who", "Ada"), **{name: value})
 
 
-def test_candidates(folder: Path) -> None:
-    model = make(Filler, folder, columns=len(VOCAB))
-    text = "the <mask> lives in london"
-    ids = np.array(model.tokenizer.encode(text).ids)
-    scores = softmax(model._core.one("logits", ids))[ids == MASK][0]
-    (found,) = model.predict(text, top_k=3)
-    assert [x["token"] for x in found] == np.argsort(-scores)[:3].tolist()
-    for candidate in found:
-        assert candidate["score"] == pytest.approx(float(scores[candidate["token"]]), rel=1e-6)
-        assert candidate["text"] == model.tokenizer.decode([candidate["token"]])
-        if not VOCAB[candidate["token"]].startswith(("#", "<", "[")):
-            assert candidate["sequence"] == f"the {candidate['text']} lives in london"
-    assert model.predict([text, text], top_k=3) == [[found], [found]]
-    assert model.predict([ids.tolist()], top_k=3) == [[found]]
+def test_equal_answers_add_up(folder: Path) -> None:
+    """As in the pipeline of transformers 4, whose sums may exceed one, too."""
+    model = make(Reader, folder, columns=1)
+    ada = VOCAB.index("ada")
 
+    def one(_name: str, ids: np.ndarray, _skip: int) -> np.ndarray:
+        return np.where(ids == ada, 9.0, -9.0)[:, None].astype(np.float32)
 
-def test_several_masks(folder: Path) -> None:
-    model = make(Filler, folder, columns=len(VOCAB))
-    texts = ["<mask> the <mask>", "a <mask>"]
-    found = model.predict(texts, top_k=2)
-    assert [[len(candidates) for candidates in masks] for masks in found] == [[2, 2], [2]]
-    assert "<mask>" in found[0][0][0]["sequence"]
-    assert [model.predict(text, top_k=2) for text in texts] == found
-
-
-def test_targets(folder: Path) -> None:
-    model = make(Filler, folder, columns=len(VOCAB))
-    (found,) = model.predict("the <mask>", targets=["city", "river", "walking"])
-    assert {x["text"] for x in found} == {"city", "river", "walk"}
-    (all_tokens,) = model.predict("the <mask>", top_k=len(VOCAB))
-    everything = {x["token"]: x["score"] for x in all_tokens}
-    assert all(x["score"] == everything[x["token"]] for x in found)
-    with pytest.raises(InputError, match="at least one"):
-        model.predict("the <mask>", targets=[])
-    with pytest.raises(InputError, match="'' is not in the vocabulary"):
-        model.predict("the <mask>", targets="")
-
-
-def test_filler_refuses(folder: Path) -> None:
-    model = make(Filler, folder, columns=len(VOCAB))
-    with pytest.raises(InputError, match="input 1 has no <mask>"):
-        model.predict(["<mask>", "no mask"])
-    with pytest.raises(InputError, match="among its first 40 tokens"):
-        model.predict("walk " * 60 + "<mask>")
-    with pytest.raises(InputError, match="top_k is 0"):
-        model.predict("<mask>", top_k=0)
-
-
-# Detector --------------------------------------------------------------------------------------
-
-
-def test_detector_finds_replaced_tokens(folder: Path) -> None:
-    model = make(Detector, folder, columns=1)
-    assert model.labels == ["original", "replaced"]
-    text = "Ada lives in paris."
-    encoding = model.tokenizer.encode(text)
-    scores = sigmoid(logits(model, text)[:, 0])
-    rows = zip(encoding.offsets, encoding.special_tokens_mask, scores, strict=True)
-    wanted = [(*offsets, score) for offsets, special, score in rows if not special]
-    every = model.predict(text, aggregation="none", ignore_labels=())
-    assert [(x["start"], x["end"]) for x in every] == [x[:2] for x in wanted]
-    for found, (_, _, score) in zip(every, wanted, strict=True):
-        assert found["label"] == ("replaced" if score > 0.5 else "original")
-        assert found["score"] == pytest.approx(max(score, 1 - score), rel=1e-6)
-    assert {x["label"] for x in model.predict(text)} <= {"replaced"}
-    ids = [encoding.ids, encoding.ids[::-1]]
-    assert model.forward(ids)["logits"].shape == (2, len(encoding.ids))
-
-
-# Chooser ---------------------------------------------------------------------------------------
-
-
-def test_choices(folder: Path) -> None:
-    model = make(Chooser, folder, columns=1)
-    questions = [("the river", ["a lake", "a city"]), ("ada", ["walk", "talk", "a"])]
-    found = model.predict(questions, batch_size=2)
-    for (prompt, choices), scores in zip(questions, found, strict=True):
-        row = np.array([logits(model, prompt, c)[0, 0] for c in choices], np.float32)
-        np.testing.assert_allclose(scores, softmax(row), rtol=1e-6)
-    assert model.predict(questions[0]) == found[0]
-    assert model.predict([]) == []
-
-
-@pytest.mark.parametrize("inputs", [["a"], [("a", "b")], [("a", [])], [("a", [3])], [(1, ["a"])]])
-def test_chooser_refuses(folder: Path, inputs: Any) -> None:
-    with pytest.raises(InputError, match="input 0: expected"):
-        make(Chooser, folder, columns=1).predict(inputs)
+    model._core.one = one
+    context = "ada . " * 60
+    (found,) = model.predict(("who", context), top_k=1, max_answer_len=1, max_seq_len=24)
+    assert found["text"] == "ada"
+    windows = len(model._core.runs[0])
+    assert 1 < found["score"] <= windows
+    assert model.predict(("who", context), max_answer_len=2**40)["text"].startswith("ada")

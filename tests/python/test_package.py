@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 import trine
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def run(code: str) -> str:
@@ -42,6 +46,14 @@ def test_every_name_is_there(name: str) -> None:
 def test_an_unknown_name() -> None:
     with pytest.raises(AttributeError, match="no_such_thing"):
         _ = trine.no_such_thing
+
+
+def test_the_folder_of_the_c_interface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trine, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(trine.Error, match=r"not installed: there is no .*cpp"):
+        trine.cmake_prefix()
+    (tmp_path / "cpp").mkdir()
+    assert trine.cmake_prefix() == str(tmp_path / "cpp")
 
 
 def test_errors() -> None:

@@ -7,11 +7,12 @@ import os
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
 from trine._core import InputError
+from trine.arguments import check_int, check_texts
 from trine.batching import (
     GPU_TOKEN_BUDGET,
     OUTPUT_BUDGET,
@@ -23,7 +24,7 @@ from trine.batching import (
     plan,
 )
 from trine.padding import Float32, unpad
-from trine.tasks.inputs import as_item
+from trine.tasks.inputs import as_item, as_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -93,7 +94,8 @@ class Task(ABC):
         """Most tokens of a text, special tokens included; longer texts are cut.
 
         What sentence_bert_config.json says, or else tokenizer_config.json, or else the
-        architecture. May be set to anything up to what the architecture takes.
+        architecture. May be set to anything up to what the architecture takes; InputError for
+        anything else.
         """
         if self._max_seq_length is not None:
             return self._max_seq_length
@@ -101,10 +103,7 @@ class Task(ABC):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        most = self._checkpoint.limit
-        if value < 1 or (most is not None and value > most):
-            raise InputError(f"max_seq_length is {value}; the model takes 1 to {most}")
-        self._max_seq_length = value
+        self._max_seq_length = check_int("max_seq_length", value, 1, self._checkpoint.limit)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -157,13 +156,16 @@ class Task(ABC):
         Raises
         ------
         InputError
-            With `truncate` false: names the index of the text, its length and the limit.
+            Not a list of texts or pairs; with `truncate` false a text that is too long: names its
+            index, its length and the limit.
         ModelError
             The folder has no tokenizer.
         """
-        if isinstance(texts, str):
+        items, single = as_list(texts)
+        if single:
             raise InputError("texts is one text, expected a list of texts")
-        return self._encoder.tokens(texts, limit=self.max_seq_length, truncate=truncate)
+        items = [as_item(item, index) for index, item in enumerate(items)]
+        return self._encoder.tokens(items, limit=self.max_seq_length, truncate=truncate)
 
     def forward(
         self,
@@ -264,6 +266,13 @@ class Task(ABC):
         """Give back the memory. Calls that are under way end well; later ones raise InputError."""
         self._core.close()
 
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """Refuse to be copied or pickled: copies would share the core, and `close` ends it."""
+        raise TypeError(
+            f"a {type(self).__name__} can neither be copied nor pickled: load it again, "
+            f"trine.load({self._checkpoint.source!r})"
+        )
+
     def __enter__(self) -> Self:
         return self
 
@@ -287,7 +296,8 @@ class Task(ABC):
         known = [name for name in self._core.outputs if name not in self._inner]
         if outputs is None:
             return known
-        names = [outputs] if isinstance(outputs, str) else list(dict.fromkeys(outputs))
+        wanted = [outputs] if isinstance(outputs, str) else check_texts("outputs", outputs)
+        names = list(dict.fromkeys(wanted))
         for name in names:
             if name not in known:
                 raise InputError(f"no output {name!r}; this model has {', '.join(known)}")
@@ -316,19 +326,18 @@ class Task(ABC):
         )
 
     def _check_lengths(self, tokens: Tokens, first: int | NDArray[np.intp]) -> None:
-        """Refuse id sequences that need more positions than the model has.
+        """Refuse id sequences that are longer than the model takes, padding ids included.
 
         `first` is the index of the first sequence in the caller's input, or of each.
         """
-        limit, pad = self._checkpoint.limit, self._checkpoint.padding_idx
+        limit = self._checkpoint.limit
         if limit is None or not len(tokens) or tokens.lengths.max() <= limit:
             return
-        for index, row in enumerate(tokens):
-            # A model that counts positions over the ids that aren't padding has room for more.
-            needed = len(row) if pad is None else int((row != pad).sum())
-            if needed > limit:
-                where = first + index if isinstance(first, int) else first[index]
-                raise InputError(f"input {where} has {needed} tokens, the model takes {limit}")
+        index = int(np.flatnonzero(tokens.lengths > limit)[0])
+        where = first + index if isinstance(first, int) else first[index]
+        raise InputError(
+            f"input {where} has {tokens.lengths[index]} tokens, the model takes {limit}"
+        )
 
     def _runs(
         self,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from trine._core import InputError
+from trine.arguments import check_text, check_texts
 from trine.numerics import softmax
 from trine.progress import Progress
 from trine.tasks.base import Task
-from trine.tasks.inputs import windows
+from trine.tasks.inputs import as_list, windows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,8 +58,7 @@ class Chooser(Task):
         InputError
             Not a prompt with at least one choice.
         """
-        single = isinstance(inputs, tuple)
-        items = [inputs] if single else list(inputs)
+        items, single = as_list(inputs, single=(str, tuple))
         pairs, counts = _pairs(items)
         progress = Progress(len(pairs), shown=show_progress)
         logits = np.zeros(len(pairs), np.float32)
@@ -77,9 +77,10 @@ def _pairs(items: Sequence[Any]) -> tuple[list[tuple[str, str]], list[int]]:
     for index, item in enumerate(items):
         if not isinstance(item, (tuple, list)) or len(item) != 2 or isinstance(item[1], str):
             raise InputError(f"input {index}: expected (prompt, choices)")
-        prompt, choices = item[0], list(item[1])
-        if not choices or not all(isinstance(text, str) for text in (prompt, *choices)):
-            raise InputError(f"input {index}: expected a prompt and at least one choice, as texts")
+        prompt = check_text(f"input {index}: prompt", item[0])
+        choices = check_texts(f"input {index}: choices", item[1])
+        if not choices:
+            raise InputError(f"input {index}: expected at least one choice")
         pairs += [(prompt, choice) for choice in choices]
         counts.append(len(choices))
     return pairs, counts

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trine._core import InputError, ModelError
+from trine.arguments import check_count, check_text, check_texts
 from trine.numerics import sigmoid, softmax
 from trine.progress import Progress
 from trine.tasks.base import Task
@@ -16,7 +17,7 @@ from trine.tasks.inputs import as_list, windows
 from trine.tasks.labels import label_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from trine.tokenization import Strategy
 
@@ -83,12 +84,14 @@ class Classifier(Task):
         Raises
         ------
         InputError
-            Not a text, a pair or token ids; an id out of range; an unknown function.
+            Not a text, a pair or token ids; an id out of range; an unknown function; a `top_k`
+            below one.
 
         Notes
         -----
         Scores are those of transformers' text-classification pipeline.
         """
+        top_k = check_count("top_k", top_k)
         items, single = as_list(inputs, single=(str, tuple, dict))
         # An empty second text is none: so has it transformers' pipeline.
         items = [x[0] if isinstance(x, tuple) and x[1:] == ("",) else x for x in items]
@@ -101,10 +104,11 @@ class Classifier(Task):
     def zero_shot(
         self,
         texts: str | Sequence[str],
-        labels: str | Sequence[str],
+        labels: str | Iterable[str],
         *,
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
+        top_k: int | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
     ) -> Any:
@@ -113,12 +117,14 @@ class Classifier(Task):
         Parameters
         ----------
         texts : str or sequence of str
-        labels : sequence of str, or str with commas
+        labels : iterable of str, or str with commas
         hypothesis_template : str
             ``{}`` stands for the label.
         multi_label : bool
             True: each label is judged by itself, entailment against contradiction. False: scores
             of a text add up to one.
+        top_k : int or None
+            How many labels to return; by default all.
         batch_size, show_progress
             As for `predict`.
 
@@ -130,7 +136,7 @@ class Classifier(Task):
         Raises
         ------
         InputError
-            No label, or a template without ``{}``.
+            Not a text, no label, a template without ``{}``, or a `top_k` below one.
         ModelError
             The model has no label that begins with "entail".
 
@@ -140,14 +146,17 @@ class Classifier(Task):
         """
         if isinstance(labels, str):
             labels = [label.strip() for label in labels.split(",") if label.strip()]
+        labels = check_texts("labels", labels)
         if not labels:
             raise InputError("labels: at least one is needed")
+        top_k = check_count("top_k", top_k)
         hypotheses = _hypotheses(hypothesis_template, labels)
         entailment, contradiction = self._entailment()
         items, single = as_list(texts)
+        if not items:
+            return []
         for index, text in enumerate(items):
-            if not isinstance(text, str):
-                raise InputError(f"input {index}: expected a text, got {type(text).__name__}")
+            check_text(f"input {index}", text)
         pairs = [(text, hypothesis) for text in items for hypothesis in hypotheses]
         logits = self._logits(
             pairs, batch_size=batch_size, show_progress=show_progress, strategy="only_first"
@@ -156,13 +165,13 @@ class Classifier(Task):
             scores = softmax(logits[..., [contradiction, entailment]])[..., 1]
         else:
             scores = softmax(logits[..., entailment])
-        results = [_ranked(labels, row) for row in scores.tolist()]
+        results = [_ranked(labels, row)[:top_k] for row in scores.tolist()]
         return results[0] if single else results
 
     def rank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Iterable[str],
         *,
         top_k: int | None = None,
         return_documents: bool = False,
@@ -174,7 +183,7 @@ class Classifier(Task):
         Parameters
         ----------
         query : str
-        documents : sequence of str
+        documents : iterable of str
         top_k : int or None
             How many to return; by default all.
         return_documents : bool
@@ -190,7 +199,7 @@ class Classifier(Task):
         Raises
         ------
         InputError
-            The model has several labels.
+            The model has several labels; not a text, or a `top_k` below one.
 
         Notes
         -----
@@ -199,8 +208,9 @@ class Classifier(Task):
         """
         if len(self.labels) != 1:
             raise InputError(f"rank needs a model with one label, this one has {len(self.labels)}")
-        if isinstance(documents, str):
-            raise InputError("documents is one text, expected a list of texts")
+        check_text("query", query)
+        documents = check_texts("documents", documents)
+        top_k = check_count("top_k", top_k)
         pairs = [(query, document) for document in documents]
         logits = self._logits(pairs, batch_size=batch_size, show_progress=show_progress)
         scores = self._apply(logits, self._cross_encoder_function())[:, 0]
@@ -274,9 +284,10 @@ class Classifier(Task):
 
 
 def _hypotheses(template: str, labels: Sequence[str]) -> list[str]:
+    check_text("hypothesis_template", template)
     try:
         found = [template.format(label) for label in labels]
-    except (KeyError, IndexError, ValueError) as error:
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
         raise InputError(
             f"hypothesis_template {template!r}: {{}} stands for the label, "
             f"and other braces are doubled ({error})"

@@ -9,6 +9,7 @@ import numpy as np
 
 from trine import vectors
 from trine._core import InputError
+from trine.arguments import check_count, check_text
 from trine.progress import Progress
 from trine.tasks.base import Task
 from trine.tasks.inputs import as_list, windows
@@ -42,6 +43,23 @@ class EncodeOptions(TypedDict, total=False):
     truncate_dim: int | None
     truncate: bool
     ranges: ArrayLike | None
+    pool: None
+    chunk_size: None
+
+
+class _Absent:
+    """Stands for an argument that was not given: None is a mistake of its own."""
+
+
+_ABSENT: Any = _Absent()
+
+
+def _either(sentences: Any, inputs: Any) -> Any:
+    """Return what to encode, under the one of its two names that it was given by."""
+    given = [x for x in (sentences, inputs) if x is not _ABSENT]
+    if len(given) != 1:
+        raise TypeError("encode takes either sentences or inputs, two names of the same")
+    return given[0]
 
 
 class Embedder(Task):
@@ -111,23 +129,26 @@ class Embedder(Task):
     @overload
     def encode(
         self,
-        sentences: Sentences,
+        sentences: Sentences = ...,
         *,
+        inputs: Sentences = ...,
         output_value: Literal["sentence_embedding"] = ...,
         **options: Unpack[EncodeOptions],
     ) -> NDArray[Any]: ...
     @overload
     def encode(
         self,
-        sentences: Sentences,
+        sentences: Sentences = ...,
         *,
+        inputs: Sentences = ...,
         output_value: Literal["token_embeddings"],
         **options: Unpack[EncodeOptions],
     ) -> list[Float32] | Float32: ...
     def encode(
         self,
-        sentences: Sentences,
+        sentences: Sentences = _ABSENT,
         *,
+        inputs: Sentences = _ABSENT,
         output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -141,6 +162,8 @@ class Embedder(Task):
         truncate_dim: int | None = None,
         truncate: bool = True,
         ranges: ArrayLike | None = None,
+        pool: None = None,
+        chunk_size: None = None,
     ) -> NDArray[Any] | list[Float32]:
         """Turn texts into vectors.
 
@@ -149,6 +172,9 @@ class Embedder(Task):
         sentences : str, list of str, or token ids
             Token ids are a list of int, a list of such lists or an integer array; they are run as
             they are, without special tokens, prompt or truncation.
+        inputs
+            Another name for `sentences`: sentence-transformers 6 has this one, versions before it
+            the other.
         output_value : {"sentence_embedding", "token_embeddings"}
             The latter gives the vector of each token, special tokens included.
         prompt_name : str or None
@@ -176,6 +202,8 @@ class Embedder(Task):
         ranges : array_like, shape [2, dimension], or None
             For int8 and uint8: least and greatest value of each dimension; by default taken from
             the vectors themselves.
+        pool, chunk_size : None
+            For compatibility; there are no pools of processes.
 
         Returns
         -------
@@ -189,6 +217,8 @@ class Embedder(Task):
         InputError
             Not a text, an unknown prompt, precision or keyword value, an id out of range, or with
             `truncate` false a text that is too long: names its index, length and the limit.
+        TypeError
+            Both of `sentences` and `inputs`, or neither.
 
         Notes
         -----
@@ -197,9 +227,13 @@ class Embedder(Task):
         """
         if not convert_to_numpy or convert_to_tensor:
             raise InputError("encode returns numpy arrays; torch.from_numpy makes them tensors")
+        if pool is not None or chunk_size is not None:
+            raise InputError(
+                "pool and chunk_size: encode uses all threads by itself; leave them out"
+            )
         if device is not None and device != (here := self._core.info()["device"]):
             raise InputError(f"device {device!r}: this model was loaded on {here!r}")
-        items, single = as_list(sentences)
+        items, single = as_list(_either(sentences, inputs))
         progress = Progress(len(items), shown=show_progress_bar)
         ids = bool(items) and not isinstance(items[0], str)
         text = self._prompt(prompt, prompt_name, ids=ids)
@@ -214,10 +248,8 @@ class Embedder(Task):
             )
         vectors.check_precision(precision)
         found = self._sentence_vectors(jobs, len(items), batch_size, progress)
-        width = self.truncate_dim if truncate_dim is None else truncate_dim
+        width = check_count("truncate_dim", truncate_dim) or self.truncate_dim
         if width is not None:
-            if width < 1:
-                raise InputError(f"truncate_dim is {width}, expected at least 1")
             found = np.ascontiguousarray(found[:, :width])
         if normalize_embeddings:
             found = vectors.normalize(found)
@@ -226,8 +258,9 @@ class Embedder(Task):
 
     def encode_query(
         self,
-        sentences: Sentences,
+        sentences: Sentences = _ABSENT,
         *,
+        inputs: Sentences = _ABSENT,
         prompt_name: str | None = None,
         prompt: str | None = None,
         **options: Any,
@@ -235,12 +268,14 @@ class Embedder(Task):
         """Encode with the prompt ``"query"`` unless another one is given; else as `encode`."""
         if prompt_name is None and prompt is None:
             prompt_name = "query"
-        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+        found = _either(sentences, inputs)
+        return self.encode(found, prompt_name=prompt_name, prompt=prompt, **options)
 
     def encode_document(
         self,
-        sentences: Sentences,
+        sentences: Sentences = _ABSENT,
         *,
+        inputs: Sentences = _ABSENT,
         prompt_name: str | None = None,
         prompt: str | None = None,
         **options: Any,
@@ -248,7 +283,8 @@ class Embedder(Task):
         """Encode with the prompt ``"document"`` unless another one is given; else as `encode`."""
         if prompt_name is None and prompt is None:
             prompt_name = "document"
-        return self.encode(sentences, prompt_name=prompt_name, prompt=prompt, **options)
+        found = _either(sentences, inputs)
+        return self.encode(found, prompt_name=prompt_name, prompt=prompt, **options)
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Float32:
         """Score every vector of one list against every vector of another.
@@ -271,11 +307,11 @@ class Embedder(Task):
 
     def _prompt(self, prompt: str | None, name: str | None, *, ids: bool) -> str:
         """Return the text to put before each input; token ids can have none."""
-        text = prompt
+        text = None if prompt is None else check_text("prompt", prompt)
         if text is None:
             wanted = self.default_prompt_name if name is None else name
             prompts = self._checkpoint.sentence.prompts
-            if wanted is not None and wanted not in prompts:
+            if wanted is not None and wanted not in list(prompts):
                 raise InputError(f"prompt_name {wanted!r} is not known; known are {list(prompts)}")
             text = "" if wanted is None else prompts[wanted]
         if ids and text and (prompt is not None or name is not None):

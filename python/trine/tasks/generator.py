@@ -13,6 +13,7 @@ import numpy as np
 
 from trine import _core, chat
 from trine._core import InputError, ModelError
+from trine.arguments import check_count
 from trine.batching import Int32, int_array
 from trine.detokenizer import Vocabulary
 from trine.generation import Generation, Stream, Writer, read_options
@@ -23,7 +24,7 @@ from trine.tasks.inputs import as_list
 
 if TYPE_CHECKING:
     from collections.abc import Generator as Steps
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from threading import Event
 
     from typing_extensions import Unpack
@@ -46,7 +47,7 @@ class Sampling(TypedDict, total=False):
     top_p: float
     min_p: float
     repetition_penalty: float
-    stop: str | Sequence[str]
+    stop: str | Iterable[str] | None
     seed: int | None
     logprobs: int | None
 
@@ -94,8 +95,8 @@ class Generator(Task):
         ----------
         prompts : list of str, of token ids, or of conversations
             Texts get the special tokens that the tokenizer adds; ids are run as they are; a
-            conversation is a list of messages, to which the chat template is applied. A single
-            prompt gives a single result.
+            conversation is a list of messages, to which the chat template is applied, and ends as
+            in `chat`. A single prompt gives a single result.
         batch_size : int or None
             Most prompts under way at once; results don't depend on it.
         show_progress : bool or None
@@ -117,7 +118,7 @@ class Generator(Task):
             Tokens at least this many times as likely as the likeliest.
         repetition_penalty : float
             Divides scores of tokens that the prompt or the text has already; 1 for none.
-        stop : str or sequence of str
+        stop : str, iterable of str or None
             End before the first of these texts, wherever the borders of tokens are. One that is
             a special token ends the text, too.
         seed : int or None
@@ -134,8 +135,10 @@ class Generator(Task):
         Raises
         ------
         InputError
-            A prompt that is empty or leaves no room, an id or an option out of range, texts for a
-            model without tokenizer.
+            A prompt that is empty or leaves no room, an id or an option out of range, stop strings
+            for a model without tokenizer.
+        ModelError
+            A text for a model without tokenizer, a conversation for one without chat template.
 
         Notes
         -----
@@ -143,15 +146,15 @@ class Generator(Task):
         float32. A model's generation_config.json is read for its end-of-text tokens alone.
         """
         wanted = read_options(options)
+        batch_size = check_count("batch_size", batch_size)
         items, single = _prompts(prompts)
         progress = Progress(len(items), shown=show_progress)
-        jobs = self._jobs(items, wanted)
-        ends = self._ends(wanted, conversation=False)
         results: list[Generation | None] = [None] * len(items)
-        for index, writer, _ in self._run(jobs, wanted, ends, batch_size, cancel):
-            if writer.finish_reason is not None:
-                results[index] = writer.result()
-                progress.advance(1)
+        for ends, jobs in self._by_ends(items, self._jobs(items, wanted), wanted):
+            for index, writer, _ in self._run(jobs, wanted, ends, batch_size, cancel):
+                if writer.finish_reason is not None:
+                    results[index] = writer.result()
+                    progress.advance(1)
         return results[0] if single else results
 
     def stream(
@@ -218,7 +221,7 @@ class Generator(Task):
             template_variables=template_variables,
         )
         wanted = read_options(options)
-        job = self._jobs([self._template_ids(prompt)], wanted)
+        job = self._jobs([self._template_ids(prompt, "the conversation")], wanted)
         ends = self._ends(wanted, conversation=True)
         return Stream(self._run(job, wanted, ends, None, cancel)).finish()
 
@@ -297,10 +300,20 @@ class Generator(Task):
             ends |= {added[text] for text in options.stop if text in added}
         return frozenset(ends)
 
-    def _template_ids(self, prompt: str) -> list[int]:
+    def _by_ends(
+        self, items: Sequence[Any], jobs: Sequence[Job], options: Options
+    ) -> list[tuple[frozenset[int], list[Job]]]:
+        """Part the jobs whose texts don't end with the same tokens; mostly there is one part."""
+        parts: dict[frozenset[int], list[Job]] = {}
+        talks = [_is_conversation(item) for item in items]
+        ends = {talk: self._ends(options, conversation=talk) for talk in dict.fromkeys(talks)}
+        for job in jobs:
+            parts.setdefault(ends[talks[job.index]], []).append(job)
+        return list(parts.items())
+
+    def _template_ids(self, prompt: str, what: str) -> list[int]:
         """Encode a template's result: it has its special tokens already."""
-        ids: list[int] = self._encoder.backend.encode(prompt, add_special_tokens=False).ids
-        return ids
+        return self._encoder.prompt_ids(prompt, special=False, what=what)
 
     def _jobs(self, items: Sequence[Any], options: Options) -> list[Job]:
         limit = self.max_seq_length
@@ -326,9 +339,9 @@ class Generator(Task):
     def _ids(self, item: Any, index: int) -> Int32:
         ids: Any = item
         if isinstance(item, str):
-            ids = self._encoder.backend.encode(item).ids
+            ids = self._encoder.prompt_ids(item, special=True, what=f"input {index}")
         elif _is_conversation(item):
-            ids = self._template_ids(self.chat_prompt(item))
+            ids = self._template_ids(self.chat_prompt(item), f"input {index}")
         elif not isinstance(item, list | tuple | np.ndarray):
             kind = type(item).__name__
             raise InputError(
@@ -350,8 +363,19 @@ class Generator(Task):
         cancel: Event | None,
     ) -> Steps[tuple[int, Writer, str], None, None]:
         """Generate; yields index, state and new text each time that a prompt gets a token."""
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, expected at least 1")
+        if cancel is not None and not callable(getattr(cancel, "is_set", None)):
+            kind = type(cancel).__name__
+            raise InputError(f"cancel: expected a threading.Event, got {kind}")
+        return self._steps(jobs, options, ends, batch_size, cancel)
+
+    def _steps(
+        self,
+        jobs: Sequence[Job],
+        options: Options,
+        ends: frozenset[int],
+        batch_size: int | None,
+        cancel: Event | None,
+    ) -> Steps[tuple[int, Writer, str], None, None]:
         writers = {job.index: Writer(self._vocabulary, options, ends, job.room) for job in jobs}
         rows = Rows(self._session(jobs), options, ends)
         rows.share(jobs)

@@ -27,6 +27,7 @@ def as_list(inputs: Any, *, single: tuple[type, ...] = (str,)) -> tuple[list[Any
 
     One input is an instance of `single` or one row of token ids; many are any iterable of those.
     """
+    inputs = _plain(inputs)
     if isinstance(inputs, single):
         return [inputs], True
     if isinstance(inputs, bytes | dict | str):
@@ -36,12 +37,17 @@ def as_list(inputs: Any, *, single: tuple[type, ...] = (str,)) -> tuple[list[Any
             return [inputs], True
         return (list(inputs) if inputs.dtype.kind in "iu" else inputs.tolist()), False
     try:
-        items = list(inputs)
+        items = [_plain(item) for item in inputs]
     except TypeError as error:
         raise InputError(f"inputs: expected a list, got {type(inputs).__name__}") from error
     if items and isinstance(items[0], int | np.integer):
         return [items], True
     return items, False
+
+
+def _plain(value: Any) -> Any:
+    """Return what an array without dimensions holds; anything else as it is."""
+    return value.item() if isinstance(value, np.ndarray) and not value.ndim else value
 
 
 def as_item(item: Any, index: int) -> Any:
@@ -57,7 +63,10 @@ def as_item(item: Any, index: int) -> Any:
         kind = type(item).__name__
         raise InputError(f"input {index}: expected a text or token ids, got {kind}")
     if len(item) and isinstance(item[0], str):
-        if len(item) != 2 or not isinstance(item[1], str):
+        if len(item) != 2:
             raise InputError(f"input {index}: a pair is two texts, got {len(item)} items")
+        if not isinstance(item[1], str):
+            kind = type(item[1]).__name__
+            raise InputError(f"input {index}: a pair is two texts, the second one is {kind}")
         return (item[0], item[1])
     return list(item) if isinstance(item, tuple) else item

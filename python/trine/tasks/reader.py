@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trine._core import InputError
+from trine.arguments import check_count, check_int
 from trine.progress import Progress
 from trine.tasks.base import Task
 from trine.tasks.inputs import as_list, windows
@@ -103,19 +104,24 @@ class Reader(Task):
         Raises
         ------
         InputError
-            Not a pair of texts, an empty one, or a question that fills the window.
+            Not a pair of texts, an empty one, or a question that fills the window; a number that
+            is out of range.
 
         Notes
         -----
-        Scores and windows are those of transformers' question-answering pipeline.
+        Scores and windows are those of transformers' question-answering pipeline: the scores of
+        one answer that stands in several places, or in several windows, are added up, so that the
+        sum of many may exceed one.
         """
-        count = 1 if top_k is None else top_k
-        if count < 1 or max_answer_len < 1:
-            raise InputError("top_k and max_answer_len must be at least 1")
+        count = check_count("top_k", top_k) or 1
+        max_answer_len = check_int("max_answer_len", max_answer_len)
+        max_seq_len = check_count("max_seq_len", max_seq_len)
         items, single = as_list(inputs, single=(tuple, dict))
         pairs = [_pair(item, index) for index, item in enumerate(items)]
         window = least(max_seq_len or _WINDOW_TOKENS, self.max_seq_length) or _WINDOW_TOKENS
-        stride = min(window // 2, 128) if doc_stride is None else doc_stride
+        stride = min(window // 2, 128)
+        if doc_stride is not None:
+            stride = check_int("doc_stride", doc_stride, 0)
         options = _Options(
             top_k=count,
             max_answer_len=max_answer_len,
@@ -124,8 +130,11 @@ class Reader(Task):
         )
         progress = Progress(len(pairs), shown=show_progress)
         results: list[list[Answer] | Answer] = []
-        for _, part in windows(pairs):
-            encodings = [self._encoder.windows(p, stride=stride, limit=window) for p in part]
+        for first, part in windows(pairs):
+            encodings = [
+                self._encoder.windows(pair, stride=stride, limit=window, what=f"input {index}")
+                for index, pair in enumerate(part, first)
+            ]
             flat = [encoding for group in encodings for encoding in group]
             progress.expect(len(flat) - len(part))
             tokens = self._encoder.join(flat)
@@ -195,6 +204,7 @@ def _best(
     start: Float32, end: Float32, count: int, longest: int, allowed: NDArray[np.bool_]
 ) -> list[tuple[int, int, float]]:
     """Return the `count` likeliest spans of at most `longest` tokens, best first."""
+    longest = min(longest, len(end))
     scores = np.tril(np.triu(np.outer(start, end)), longest - 1).ravel()
     if count < len(scores):
         best = np.argpartition(-scores, count)[:count]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trine._core import InputError
+from trine.arguments import check_int, check_texts
 from trine.numerics import softmax
 from trine.progress import Progress
 from trine.tasks.base import Task
@@ -19,7 +20,7 @@ from trine.tasks.labels import label_names
 from trine.tokenization import with_marks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from tokenizers import Encoding
 
@@ -74,7 +75,7 @@ class Tagger(Task):
         batch_size: int | None = None,
         show_progress: bool | None = None,
         aggregation: Aggregation = "simple",
-        ignore_labels: Sequence[str] | None = None,
+        ignore_labels: str | Iterable[str] | None = None,
         stride: int = 64,
     ) -> Any:
         """Find the entities of texts.
@@ -93,7 +94,7 @@ class Tagger(Task):
             become one entity, a ``B-`` begins another. first, average, max: so too, but the tokens
             of a word first agree: on the first one's label, on the one with the best mean score,
             on that of the surest token.
-        ignore_labels : sequence of str or None
+        ignore_labels : str, iterable of str or None
             Labels to leave out; by default ``O``, and for a `Detector` ``original``.
         stride : int
             Tokens that two windows share.
@@ -106,7 +107,7 @@ class Tagger(Task):
         Raises
         ------
         InputError
-            Not a text, or an unknown aggregation.
+            Not a text, an unknown aggregation, or a stride below zero.
 
         Notes
         -----
@@ -116,7 +117,8 @@ class Tagger(Task):
         if aggregation not in get_args(Aggregation):
             known = ", ".join(get_args(Aggregation))
             raise InputError(f"aggregation {aggregation!r} is not known; known are {known}")
-        ignored = (self._outside,) if ignore_labels is None else ignore_labels
+        stride = check_int("stride", stride, 0)
+        ignored = [self._outside] if ignore_labels is None else _names(ignore_labels)
         items, single = as_list(inputs)
         progress = Progress(len(items), shown=show_progress)
         results: list[list[Entity]] = []
@@ -142,7 +144,9 @@ class Tagger(Task):
     def _cut(self, text: object, index: int, stride: int) -> list[Encoding]:
         if not isinstance(text, str):
             raise InputError(f"input {index}: expected a text, got {type(text).__name__}")
-        return self._encoder.windows(text, stride=stride, limit=self.max_seq_length)
+        return self._encoder.windows(
+            text, stride=stride, limit=self.max_seq_length, what=f"input {index}"
+        )
 
     def _pieces(self, encoding: Encoding, scores: Float32, text: str) -> Iterator[_Piece]:
         """Yield a window's tokens without the special ones."""
@@ -184,6 +188,10 @@ class Tagger(Task):
             entities.append(_entity(label, np.mean(scores), start, piece.end, text))
             last = tag
         return entities
+
+
+def _names(labels: str | Iterable[str]) -> list[str]:
+    return [labels] if isinstance(labels, str) else check_texts("ignore_labels", labels)
 
 
 def _entity(label: str, score: Any, start: int, end: int, text: str) -> Entity:
