@@ -218,6 +218,13 @@ def _transformer_settings(folder: Path) -> dict[str, Any]:
     }
 
 
+def _positive(config: dict[str, Any], name: str, path: Path) -> int | None:
+    value: int | None = field(config, name, int, path)
+    if value is not None and value < 1:
+        raise ModelError(f"{path}: {name} is {value}, expected at least 1")
+    return value
+
+
 def _model_settings(path: Path) -> dict[str, Any]:
     config = read_optional_json(path)
     # sentence-transformers gives every model these two, empty unless the file says otherwise.
@@ -234,5 +241,5 @@ def _model_settings(path: Path) -> dict[str, Any]:
         "prompts": prompts,
         "default_prompt_name": default,
         "similarity": similarity if similarity in SIMILARITIES else "cosine",
-        "truncate_dim": field(config, "truncate_dim", int, path),
+        "truncate_dim": _positive(config, "truncate_dim", path),
     }

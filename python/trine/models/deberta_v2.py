@@ -87,8 +87,6 @@ class Positions:
 
 
 def check(c: Config) -> None:
-    for field in ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"):
-        require(getattr(c, field) > 0, f"{field} must be positive")
     require(
         c.hidden_size % c.num_attention_heads == 0,
         "hidden_size must be a multiple of num_attention_heads",

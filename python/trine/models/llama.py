@@ -7,6 +7,7 @@ feed-forward. Granite is the same with four multipliers. A linear has a bias whe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -54,9 +55,11 @@ class Config:
 
 def read_config(architecture: str, config: dict[str, Any]) -> Config:
     """Read the fields; in Llama nothing but scores is multiplied, whatever the file says."""
-    if architecture.startswith("Granite"):
-        return read(Config, config)
     c = read(Config, config)
+    for field in ("num_key_value_heads", "head_dim"):
+        require(getattr(c, field) >= 0, f"{field} must be 0 or more, but is {getattr(c, field)}")
+    if architecture.startswith("Granite"):
+        return c
     return replace(
         c,
         embedding_multiplier=1.0,
@@ -158,6 +161,7 @@ def causal_lm(b: Body) -> None:
     The pooling stands last, and the compiler moves it to the front: the same bits in any dtype.
     """
     head = b.root["lm_head"]
+    require(b.c.logits_scaling != 0, "logits_scaling must not be 0")
     logits = nn.linear(b.x, head, weight=b.table, bias=head.has("bias"))
     logits = scaled(logits, 1 / b.c.logits_scaling)
     b.g.output("logits", logits)
@@ -245,4 +249,8 @@ def usual_length(config: dict[str, Any]) -> int:
     c = read(Config, config)
     found = rope.parameters(config)
     factor = found.get("factor", 1) if found["rope_type"] == "dynamic" else 1
+    require(
+        isinstance(factor, int | float) and 0 < factor < math.inf,
+        f"rope_parameters: dynamic needs factor above 0, but it is {factor!r}",
+    )
     return int(c.max_position_embeddings * factor)

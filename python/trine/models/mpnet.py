@@ -56,6 +56,10 @@ def encoder(g: Graph, w: Scope, c: Config) -> Value:
     require(c.max_length > 0, f"max_position_embeddings must exceed {PADDING_IDX + 1}")
     x = embeddings(g, w["embeddings"], c)
     table = w["encoder"]["relative_attention_bias"].weight("weight")
+    require(
+        table.cols == c.num_attention_heads,
+        f"num_attention_heads is {c.num_attention_heads}, but {table.name} is for {table.cols}",
+    )
     bias = nn.relative_bias(
         table, num_buckets=NUM_BUCKETS, max_distance=MAX_DISTANCE, span=c.max_length
     )

@@ -90,7 +90,10 @@ def read(config: dict[str, Any], head_dim: int, max_positions: int) -> Rope:
     require(head_dim % 2 == 0, f"head_dim must be even, but is {head_dim}")
     fields = parameters(config)
     kind = fields["rope_type"]
-    require(kind in _KINDS, f"rope_type {kind!r} is not known; known are {', '.join(_KINDS)}")
+    require(
+        isinstance(kind, str) and kind in _KINDS,
+        f"rope_type {kind!r} is not known; known are {', '.join(_KINDS)}",
+    )
     fields.setdefault("original_max_position_embeddings", max_positions)
     return _KINDS[kind](_Fields(fields, kind), head_dim, max_positions)
 
@@ -104,7 +107,8 @@ class _Fields:
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self.values.get(name, default)
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = fits and 0 < value < math.inf  # type: ignore[operator]
         require(fits, f"rope_parameters: {self.kind} needs {name} above 0, but it is {value!r}")
         return float(value)  # type: ignore[arg-type]
 
@@ -181,6 +185,8 @@ def _yarn(fields: _Fields, dim: int, max_positions: int) -> Rope:
         scaling = _mscale(factor)
         if ours and theirs:
             scaling = _mscale(factor, ours) / _mscale(factor, theirs)
+
+    require(fields.theta != 1, "rope_parameters: yarn needs a rope_theta other than 1")
 
     def turns_at(rotations: float) -> float:
         return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(fields.theta))
