@@ -22,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: `verify` found a difference. 2: wrong arguments, a broken model or input.
     """
     options = make_parser().parse_args(arguments)
+    if sys.stdout is None:  # closed by who started the program
+        return _fail("standard output is closed")
     try:
         from trine import Error
     except ImportError as error:
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"trine: {' '.join(message.split())}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"trine: {' '.join(message.split())}\n")
     return 2
 
 

@@ -34,15 +34,30 @@ def load_model(options: argparse.Namespace, task: str | None = None) -> Any:
     )
 
 
+def open_stdin() -> TextIO:
+    """Return standard input; InputError if the program was started without one."""
+    from trine import InputError
+
+    if sys.stdin is None:
+        raise InputError("no texts: standard input is closed; give them as arguments")
+    return sys.stdin
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person reads or writes there; None is a stream that was closed from the start."""
+    return stream is not None and stream.isatty()
+
+
 def read_texts(options: argparse.Namespace) -> list[str]:
     """Return the texts given as arguments, or else the lines of standard input."""
     from trine import InputError
 
     if options.texts:
         return list(options.texts)
-    if sys.stdin.isatty():
+    if is_terminal(open_stdin()):
         raise InputError("no texts: give them as arguments, or lines on standard input")
-    lines = sys.stdin.buffer.read().decode("utf-8").split("\n")
+    # A mark of the byte order may stand first, as some editors write it: no part of the text.
+    lines = open_stdin().buffer.read().decode("utf-8-sig").split("\n")
     if lines[-1] == "":  # the end of the last line, not a line of its own
         del lines[-1]
     return [line.removesuffix("\r") for line in lines]
@@ -50,7 +65,7 @@ def read_texts(options: argparse.Namespace) -> list[str]:
 
 def wants_progress(options: argparse.Namespace, count: int) -> bool:
     """Whether to draw a progress bar: for several texts, and a person who watches."""
-    return count > 1 and not options.no_progress and sys.stderr.isatty()
+    return count > 1 and not options.no_progress and is_terminal(sys.stderr)
 
 
 @contextmanager

@@ -164,14 +164,14 @@ class Classify(_Predict):
             return model.predict(
                 inputs, top_k=options.top_k, function_to_apply=options.function, **keywords
             )
-        found = model.zero_shot(
+        return model.zero_shot(
             inputs,
             options.labels,
             hypothesis_template=options.hypothesis_template,
             multi_label=options.multi_label,
+            top_k=options.top_k,
             **keywords,
         )
-        return [labels[: options.top_k] for labels in found]
 
 
 class Tag(_Predict):
@@ -265,9 +265,10 @@ class Info(Command):
     takes_texts = False
 
     def run(self, options: Namespace) -> int:
-        """Print one JSON object."""
+        """Print one JSON object: a line, or on a terminal indented."""
         with command_io.load_model(options) as model:
-            sys.stdout.write(json.dumps(model.info(), indent=2, ensure_ascii=False) + "\n")
+            indent = 2 if command_io.is_terminal(sys.stdout) else None
+            sys.stdout.write(json.dumps(model.info(), indent=indent, ensure_ascii=False) + "\n")
         return 0
 
 

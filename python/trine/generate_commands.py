@@ -100,7 +100,13 @@ class Chat(Command):
     def add_options(self, parser: ArgumentParser) -> None:
         """Add the options of `Generator.stream`, and the system's message."""
         parser.add_argument("--system", metavar="TEXT", help="the system's message")
-        parser.add_argument("--json", action="store_true", help="print JSON lines")
+        form = parser.add_mutually_exclusive_group()
+        form.add_argument(
+            "--json", action="store_true", help="print JSON lines: what is done off a terminal"
+        )
+        form.add_argument(
+            "--text", action="store_true", help="print the answers alone: what a terminal shows"
+        )
         _add_sampling(parser, max_new_tokens=512)
 
     def run(self, options: Namespace) -> int:
@@ -112,11 +118,12 @@ class Chat(Command):
             command_io.load_model(options, "generate") as model,
             command_io.open_text(options) as out,
         ):
+            as_json = options.json or not (options.text or command_io.is_terminal(out))
             for text in _turns(options):
                 messages.append({"role": "user", "content": text})
                 with model.stream(messages, **_sampling(options)) as pieces:
-                    if options.json:
-                        found = pieces.finish()
+                    if as_json:
+                        found = _finish(pieces)
                         line = json.dumps({"text": text, "answer": found}, ensure_ascii=False)
                         out.write(line + "\n")
                         out.flush()
@@ -131,17 +138,29 @@ def _turns(options: Namespace) -> Iterator[str]:
     if options.texts:
         yield from options.texts
         return
-    person = sys.stdin.isatty()
+    source = command_io.open_stdin()
+    person = command_io.is_terminal(source)
+    encoding = "utf-8-sig"  # a mark of the byte order may stand before the first line
     while True:
-        if person:
+        if person and sys.stderr is not None:
             sys.stderr.write("> ")
             sys.stderr.flush()
-        line = sys.stdin.buffer.readline()
+        line = source.buffer.readline()
         if not line:
             return
-        text = line.decode("utf-8").rstrip("\r\n")
+        text = line.decode(encoding).rstrip("\r\n")
+        encoding = "utf-8"
         if text:
             yield text
+
+
+def _finish(pieces: Any) -> Any:
+    """Return the whole result; the interrupt key ends the text, not the program."""
+    try:
+        return pieces.finish()
+    except KeyboardInterrupt:
+        pieces.close()
+        return pieces.result
 
 
 def _write_pieces(out: TextIO, pieces: Any) -> None:

@@ -83,6 +83,12 @@ def test_standard_input(
     pipe(monkeypatch, b"")
     assert main(["embed", "--model", "x"]) == 0
     assert lines(capsys) == []
+    pipe(monkeypatch, "\ufeffthe river\n\ufeffa".encode())  # a mark is one at the start alone
+    assert main(["embed", "--model", "x"]) == 0
+    assert [row["text"] for row in lines(capsys)] == ["the river", "\ufeffa"]
+    pipe(monkeypatch, b"")
+    assert main(["classify", "--model", "x", "--labels", "a,b"]) == 0
+    assert lines(capsys) == []
     pipe(monkeypatch, b"\xff\xfe")
     assert main(["embed", "--model", "x"]) == 2
     assert "utf-8" in capsys.readouterr().err
@@ -108,6 +114,11 @@ def test_classify(capsys: pytest.CaptureFixture[str]) -> None:
     assert found[1]["text"] == "the\ta"
     assert main(["classify", "--model", "x", "--labels", "red,blue", "the river"]) == 0
     assert {x["label"] for x in lines(capsys)[0]["labels"]} == {"red", "blue"}
+    best = ["classify", "--model", "x", "--labels", "red,blue", "a", "--top-k"]
+    assert main([*best, "1"]) == 0
+    assert len(lines(capsys)[0]["labels"]) == 1
+    assert main([*best, "0"]) == 2
+    assert "top_k is 0" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("loads")
@@ -127,10 +138,40 @@ def test_tag_ask_fill(capsys: pytest.CaptureFixture[str]) -> None:
     assert {x["text"] for x in candidates} == {"red", "blue"}
 
 
-def test_info(loads: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize("closed", ["stdin", "stdout", "stderr"])
+def test_closed_streams(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], closed: str
+) -> None:
+    """Python has None for a stream that the program was started without."""
+    monkeypatch.setattr(sys, closed, None)
+    if closed == "stderr":
+        assert main(["embed", "--model", "x", "a", "b"]) == 0
+        assert main(["embed", "--model", "missing", "a"]) == 2
+        return
+    arguments = [] if closed == "stdin" else ["a"]
+    for command in ("embed", "classify"):
+        assert main([command, "--model", "x", *arguments]) == 2
+    named = {"stdin": "standard input is closed", "stdout": "standard output is closed"}
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert all(named[closed] in line for line in told)
+
+
+def test_info(
+    loads: list[dict[str, Any]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert main(["info", "x"]) == main(["info", "--model", "x"]) == 0
     assert [call["source"] for call in loads] == ["x", "x"]
-    assert '"architecture": "FakeModel"' in capsys.readouterr().out
+    first, second = lines(capsys)  # an object a line
+    assert first["architecture"] == second["architecture"] == "FakeModel"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["info", "x"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith('{\n  "architecture": "FakeModel"')
+    assert json.loads(shown) == first
     assert main(["info"]) == 2
     assert "which model?" in capsys.readouterr().err
 

@@ -81,7 +81,8 @@ def test_generate_streams(
 
 
 def test_chat(model: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["chat", "--model", "x", "--system", "Be brief.", "Hi", "And é?"]) == 0
+    arguments = ["chat", "--model", "x", "--system", "Be brief."]
+    assert main([*arguments, "--text", "Hi", "And é?"]) == 0
     assert capsys.readouterr().out == "wé.\nwé.\n"
     prompts = [row["ids"] for s in model._core.sessions for row in s.rows.values()]
     assert prompts == []  # all given back
@@ -106,11 +107,42 @@ def test_chat_remembers(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_chat_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["chat", "--model", "x", "--json", "Hi"]) == 0
-    line = json.loads(capsys.readouterr().out)
+def test_chat_as_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert main(["chat", "--model", "x", "Hi"]) == 0  # to what is no terminal
+    shown = capsys.readouterr().out
+    line = json.loads(shown)
     assert line["text"] == "Hi"
     assert line["answer"]["text"] == "wé."
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["chat", "--model", "x", "Hi"]) == 0
+    assert capsys.readouterr().out == "wé.\n"
+    assert main(["chat", "--model", "x", "--json", "Hi"]) == 0
+    assert capsys.readouterr().out == shown
+    out = tmp_path / "out"
+    assert main(["chat", "--model", "x", "--output", str(out), "Hi"]) == 0
+    assert out.read_text("utf-8") == shown
+    with pytest.raises(SystemExit):
+        main(["chat", "--model", "x", "--json", "--text", "Hi"])
+
+
+@pytest.mark.usefixtures("model")
+def test_chat_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe(monkeypatch, "\ufeffHi\n")
+    assert main(["chat", "--model", "x"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == "Hi"
+    monkeypatch.setattr(sys, "stdin", None)
+    assert main(["chat", "--model", "x"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("model")
+def test_bytes_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
+    """Python reads the byte ff of an argument as half of a surrogate pair."""
+    for command in ("generate", "chat"):
+        assert main([command, "--model", "x", "a\udcff"]) == 2
+        assert "half of a surrogate pair, '\\udcff', at character" in capsys.readouterr().err
 
 
 def test_the_interrupt_key_ends_the_answer(model: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,5 +154,8 @@ def test_the_interrupt_key_ends_the_answer(model: Any, capsys: pytest.CaptureFix
         return scores(ids)
 
     model._core.scores = interrupted
-    assert main(["chat", "--model", "x", "Hi", "So"]) == 0
+    assert main(["chat", "--model", "x", "--text", "Hi", "So"]) == 0
     assert capsys.readouterr().out == "w\nw\n"
+    assert main(["chat", "--model", "x", "Hi", "So"]) == 0
+    answers = [json.loads(line)["answer"] for line in capsys.readouterr().out.splitlines()]
+    assert [x["finish_reason"] for x in answers] == ["cancelled"] * 2
