@@ -80,6 +80,19 @@ def check_texts(name: str, values: Any) -> list[str]:
     return [str(check_text(f"{name}[{index}]", value)) for index, value in enumerate(listed)]
 
 
+def check_known(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise InputError for what is none of the names that are known."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name} {value!r} is not known; known are {', '.join(known)}")
+
+
+def check_path(name: str, value: Any) -> str:
+    """Return a path as text; InputError for what is none."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(path := os.fspath(value), str):
+        raise InputError(f"{name}: expected a path, got {type(value).__name__}")
+    return path
+
+
 def check_load(
     source: object,
     threads: object,
@@ -103,3 +116,4 @@ def check_load(
     for name, value in names.items():
         if not isinstance(value, str):
             raise InputError(f"{name} is {value!r}, expected a name such as 'auto'")
+        check_unicode(name, value)

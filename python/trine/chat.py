@@ -96,7 +96,12 @@ def render(
     ModelError
         jinja2 is not installed, or the template is broken.
     """
-    check(messages)
+    messages = check(messages)
+    if tools is not None and not isinstance(tools, list | tuple):
+        raise InputError(f"tools: expected a list of schemas, got {type(tools).__name__}")
+    if variables is not None and not hasattr(variables, "keys"):
+        kind = type(variables).__name__
+        raise InputError(f"template_variables: expected a dict, got {kind}")
     compiled = _compile(template, source)
     from jinja2 import TemplateError
 
@@ -105,7 +110,7 @@ def render(
         "documents": None,
         **special,
         **(variables or {}),
-        "messages": list(messages),
+        "messages": messages,
         "add_generation_prompt": add_generation_prompt,
     }
     if tools is not None:
@@ -188,16 +193,21 @@ def _joined(found: Mapping[str, str], begin: str, contents: str) -> str:
     return begin + "".join(turns) + found["answer"]
 
 
-def check(messages: object) -> None:
-    """Raise InputError unless this is a conversation."""
-    if isinstance(messages, str | bytes | Mapping) or not hasattr(messages, "__iter__"):
-        kind = type(messages).__name__
+def check(messages: Any) -> list[Message]:
+    """Return the messages of a conversation; InputError if it is none."""
+    kind = type(messages).__name__
+    if isinstance(messages, str | bytes | Mapping):
         raise InputError(f"messages: expected a list of messages, got {kind}")
-    for index, message in enumerate(messages):
+    try:
+        listed = list(messages)
+    except TypeError as error:
+        raise InputError(f"messages: expected a list of messages, got {kind}") from error
+    for index, message in enumerate(listed):
         if not isinstance(message, Mapping) or "role" not in message:
             raise InputError(f"messages[{index}]: expected a dict with 'role' and 'content'")
-    if not messages:
+    if not listed:
         raise InputError("messages: at least one is needed")
+    return listed
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from trine._core import InputError
+from trine.arguments import check_known
 
 Float32 = NDArray[np.float32]
 Precision = Literal["float32", "int8", "uint8", "binary", "ubinary"]
@@ -23,12 +24,6 @@ def normalize(vectors: Float32) -> Float32:
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     scaled: Float32 = vectors / np.maximum(norms, np.float32(1e-12))
     return scaled
-
-
-def check_precision(precision: str) -> None:
-    """Raise InputError for a precision that isn't known."""
-    if precision not in PRECISIONS:
-        raise InputError(f"precision {precision!r} is not known; known are {', '.join(PRECISIONS)}")
 
 
 def quantize(
@@ -55,7 +50,7 @@ def quantize(
     InputError
         An unknown precision, `ranges` of another shape, or one vector to take ranges from.
     """
-    check_precision(precision)
+    check_known("precision", precision, PRECISIONS)
     if precision == "float32":
         return vectors
     if precision.endswith("binary"):
@@ -74,7 +69,7 @@ def _ranges(vectors: Float32, precision: str, ranges: ArrayLike | None) -> Float
     if ranges is not None:
         try:
             given = np.asarray(ranges, np.float32)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"ranges: {error}") from error
         if given.shape != (2, vectors.shape[1]):
             raise InputError(f"ranges has shape {given.shape}, expected (2, {vectors.shape[1]})")
@@ -128,7 +123,7 @@ def similarity_pairwise(a: ArrayLike, b: ArrayLike, kind: str) -> Float32:
 def _matrices(a: ArrayLike, b: ArrayLike, kind: str) -> tuple[Float32, Float32]:
     try:
         left, right = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"embeddings: {error}; texts go through encode first") from error
     if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[1]:
         raise InputError(f"embeddings have shapes {left.shape} and {right.shape}")

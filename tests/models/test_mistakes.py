@@ -45,6 +45,7 @@ def generator() -> Any:
         ({"source": TAGGER, "dtype": np.float32}, trine.InputError, "dtype is <class 'numpy.floa"),
         ({"source": TAGGER, "dtype": "float16"}, trine.DeviceError, "float16 is not there yet"),
         ({"source": TAGGER, "device": 0}, trine.InputError, "device is 0, expected a name"),
+        ({"source": TAGGER, "device": "a\ud800"}, trine.InputError, "device has half of a surr"),
         ({"source": TAGGER, "device": "gpu"}, trine.DeviceError, '"gpu"'),
         (
             {"source": TAGGER, "task": "poetry"},
@@ -80,6 +81,12 @@ def test_loading(arguments: dict[str, Any], kind: type[Exception], text: str) ->
 def test_predicting(inputs: Any, options: dict[str, Any], text: str) -> None:
     with trine.load(TAGGER) as model, pytest.raises(trine.InputError, match=re.escape(text)):
         model.predict(inputs, **options)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"x.trine"])
+def test_saving_to_what_is_no_path(path: Any) -> None:
+    with trine.load(TAGGER) as model, pytest.raises(trine.InputError, match="path: expected a pa"):
+        model.save(path)
 
 
 def test_threads_of_numpy() -> None:

@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from trine import InputError, ModelError, chat
@@ -100,11 +101,23 @@ def test_templates_see_plain_data_only() -> None:
         ([{"content": "Hi"}], r"messages\[0\]: expected a dict with 'role'"),
         ([*HELLO, "Hi"], r"messages\[1\]"),
         (3, "got int"),
+        (np.array(3), "got ndarray"),
     ],
 )
 def test_no_conversation(messages: object, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         render(CHATML, messages)
+
+
+def test_messages_from_an_iterator() -> None:
+    assert render(CHATML, iter(HELLO)) == render(CHATML, HELLO)
+
+
+def test_options_of_a_wrong_type() -> None:
+    with pytest.raises(InputError, match="tools: expected a list of schemas, got int"):
+        render(CHATML, tools=3)
+    with pytest.raises(InputError, match="template_variables: expected a dict, got str"):
+        render(CHATML, variables="x")
 
 
 def test_refusals_and_mistakes() -> None:

@@ -297,6 +297,9 @@ def test_token_embeddings(model: Any) -> None:
         ({"convert_to_numpy": False}, "numpy arrays"),
         ({"convert_to_tensor": True}, "numpy arrays"),
         ({"device": "cuda"}, "loaded on 'cpu'"),
+        ({"device": np.zeros(2)}, "loaded on 'cpu'"),
+        ({"precision": np.zeros(2)}, "precision .* is not known"),
+        ({"output_value": np.zeros(2)}, "output_value .* is not known"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 1.5}, "batch_size is 1.5"),
         ({"batch_size": True}, "batch_size is True"),
@@ -337,6 +340,8 @@ def test_similarity(folder: Path, kind: str) -> None:
     assert model.similarity(a[:0], b).shape == (0, 4)
     with pytest.raises(InputError, match="shapes"):
         model.similarity(a, b[:, :5])
+    with pytest.raises(InputError, match="embeddings: "):
+        model.similarity([10**400], a)
     with pytest.raises(InputError, match="expected equal"):
         model.similarity_pairwise(a, b)
 

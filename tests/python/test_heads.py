@@ -76,7 +76,9 @@ def test_forms_of_input(folder: Path) -> None:
     for top_k in ("x", 0, -1, 1.0):
         with pytest.raises(InputError, match=f"top_k is {top_k!r}, expected an integer"):
             model.predict("a", top_k=top_k)
-    with pytest.raises(InputError, match="function_to_apply 'tanh'"):
+    with pytest.raises(
+        InputError, match="function_to_apply 'tanh' is not known; known are sigmoid, softmax, none"
+    ):
         model.predict("a", function_to_apply="tanh")
     with pytest.raises(InputError, match="'text' and 'text_pair'"):
         model.predict([{"txt": "a"}])

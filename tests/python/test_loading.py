@@ -186,7 +186,7 @@ def test_weights_by_their_file(checkpoint: Path) -> None:
     assert trine.load(other)._core.built[0] == [(other, "")]
     (checkpoint / "model.safetensors").unlink()
     index = checkpoint / "model.safetensors.index.json"
-    index.touch()
+    index.write_text("{}")
     assert trine.load(checkpoint)._core.built[0] == [(index, "")]
     assert trine.load(index)._core.built[0] == [(index, "")]
 
@@ -196,7 +196,7 @@ def test_weights_of_torch(checkpoint: Path) -> None:
     names = ["pytorch_model.bin.index.json", "pytorch_model.bin", "model.safetensors.index.json"]
     (checkpoint / "model.safetensors").unlink()
     for name in names:  # each goes before the one that was there
-        (checkpoint / name).touch()
+        (checkpoint / name).write_text("{}")
         assert trine.load(checkpoint)._core.built[0] == [(checkpoint / name, "")]
     for name in [*names, "pytorch_model.generator.bin", "model.pth", "model.pt"]:
         (checkpoint / name).touch()

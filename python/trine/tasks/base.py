@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 import numpy as np
 
 from trine._core import InputError
-from trine.arguments import check_int, check_texts
+from trine.arguments import check_int, check_path, check_texts
 from trine.batching import (
     GPU_TOKEN_BUDGET,
     OUTPUT_BUDGET,
@@ -27,6 +26,7 @@ from trine.padding import Float32, unpad
 from trine.tasks.inputs import as_item, as_list
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
@@ -246,7 +246,7 @@ class Task(ABC):
         Raises
         ------
         InputError
-            Another ending.
+            No path, or another ending.
         OSError
             The file cannot be written.
         """
@@ -256,7 +256,7 @@ class Task(ABC):
             self._core,
             self._checkpoint,
             self._tokenizer,
-            Path(os.fspath(path)).expanduser(),
+            Path(check_path("path", path)).expanduser(),
             outputs=self.needs,
             end_tokens=self.eos_token_ids,
             max_seq_length=self._max_seq_length,

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trine._core import InputError, ModelError
-from trine.arguments import check_count, check_text, check_texts
+from trine.arguments import check_count, check_known, check_text, check_texts
 from trine.numerics import sigmoid, softmax
 from trine.progress import Progress
 from trine.tasks.base import Task
@@ -241,10 +241,9 @@ class Classifier(Task):
 
     def _apply(self, logits: Float32, function: Function | None) -> Float32:
         function = self._default_function(logits.shape[1]) if function is None else function
+        check_known("function_to_apply", function, get_args(Function))
         if function == "none":
             return logits
-        if function not in ("sigmoid", "softmax"):
-            raise InputError(f"function_to_apply {function!r}: expected sigmoid, softmax or none")
         return sigmoid(logits) if function == "sigmoid" else softmax(logits)
 
     def _default_function(self, labels: int) -> Function:

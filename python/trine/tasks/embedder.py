@@ -9,7 +9,7 @@ import numpy as np
 
 from trine import vectors
 from trine._core import InputError
-from trine.arguments import check_count, check_text
+from trine.arguments import check_count, check_known, check_text
 from trine.progress import Progress
 from trine.tasks.base import Task
 from trine.tasks.inputs import as_list, windows
@@ -231,22 +231,20 @@ class Embedder(Task):
             raise InputError(
                 "pool and chunk_size: encode uses all threads by itself; leave them out"
             )
-        if device is not None and device != (here := self._core.info()["device"]):
-            raise InputError(f"device {device!r}: this model was loaded on {here!r}")
+        if device is not None:
+            here = self._core.info()["device"]
+            if not isinstance(device, str) or device != here:
+                raise InputError(f"device {device!r}: this model was loaded on {here!r}")
         items, single = as_list(_either(sentences, inputs))
         progress = Progress(len(items), shown=show_progress_bar)
         ids = bool(items) and not isinstance(items[0], str)
         text = self._prompt(prompt, prompt_name, ids=ids)
         jobs = self._windows(items, text, truncate=truncate)
+        check_known("output_value", output_value, ("sentence_embedding", "token_embeddings"))
         if output_value == "token_embeddings":
             rows = self._token_vectors(jobs, batch_size, progress)
             return rows[0] if single else rows
-        if output_value != "sentence_embedding":
-            raise InputError(
-                f"output_value {output_value!r} is not known; known are sentence_embedding, "
-                "token_embeddings"
-            )
-        vectors.check_precision(precision)
+        check_known("precision", precision, vectors.PRECISIONS)
         found = self._sentence_vectors(jobs, len(items), batch_size, progress)
         width = check_count("truncate_dim", truncate_dim) or self.truncate_dim
         if width is not None:
@@ -311,8 +309,8 @@ class Embedder(Task):
         if text is None:
             wanted = self.default_prompt_name if name is None else name
             prompts = self._checkpoint.sentence.prompts
-            if wanted is not None and wanted not in list(prompts):
-                raise InputError(f"prompt_name {wanted!r} is not known; known are {list(prompts)}")
+            if wanted is not None:
+                check_known("prompt_name", wanted, prompts)
             text = "" if wanted is None else prompts[wanted]
         if ids and text and (prompt is not None or name is not None):
             raise InputError("a prompt cannot be put before token ids")

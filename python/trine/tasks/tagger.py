@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trine._core import InputError
-from trine.arguments import check_int, check_texts
+from trine.arguments import check_int, check_known, check_texts
 from trine.numerics import softmax
 from trine.progress import Progress
 from trine.tasks.base import Task
@@ -114,9 +114,7 @@ class Tagger(Task):
         Grouping and scores are those of transformers' token-classification pipeline, and so are
         `start` and `end`, but for combining marks: those at the end of an entity belong to it.
         """
-        if aggregation not in get_args(Aggregation):
-            known = ", ".join(get_args(Aggregation))
-            raise InputError(f"aggregation {aggregation!r} is not known; known are {known}")
+        check_known("aggregation", aggregation, get_args(Aggregation))
         stride = check_int("stride", stride, 0)
         ignored = [self._outside] if ignore_labels is None else _names(ignore_labels)
         items, single = as_list(inputs)
