@@ -131,6 +131,8 @@ def int_array(values: object, what: str) -> NDArray[Any]:
 def _kind(array: NDArray[Any]) -> str:
     if array.dtype == np.object_:
         return "rows of different lengths, or objects"
+    if array.dtype.kind in "US":
+        return "texts"
     return f"an empty {array.dtype} array" if array.size == 0 else str(array.dtype)
 
 

@@ -119,7 +119,7 @@ def test_too_long(tmp_path: Path) -> None:
     [
         (None, {}, "input_ids: expected an array of integers, got NoneType"),
         ("text", {}, "input_ids: expected an array of integers, got str"),
-        ([["a"]], {}, "input_ids: expected integers"),
+        ([["a"]], {}, "input_ids: expected integers, got texts"),
         ([[1]], {"outputs": 3}, "outputs: expected a list of texts, got int"),
         ([[1]], {"outputs": [["a"]]}, r"outputs\[0\]: expected a text, got list"),
         ([[1]], {"attention_mask": "x"}, "attention_mask: expected an array of integers"),

@@ -221,7 +221,7 @@ class Generator(Task):
             template_variables=template_variables,
         )
         wanted = read_options(options)
-        job = self._jobs([self._template_ids(prompt, "the conversation")], wanted)
+        job = self._jobs([self._template_ids(prompt)], wanted)
         ends = self._ends(wanted, conversation=True)
         return Stream(self._run(job, wanted, ends, None, cancel)).finish()
 
@@ -311,7 +311,7 @@ class Generator(Task):
             parts.setdefault(ends[talks[job.index]], []).append(job)
         return list(parts.items())
 
-    def _template_ids(self, prompt: str, what: str) -> list[int]:
+    def _template_ids(self, prompt: str, what: str = "the conversation") -> list[int]:
         """Encode a template's result: it has its special tokens already."""
         return self._encoder.prompt_ids(prompt, special=False, what=what)
 
