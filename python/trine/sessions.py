@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trine import tally
 from trine._core import ModelError
 
 if TYPE_CHECKING:
@@ -94,7 +96,12 @@ class Rows:
 
     def step(self) -> Iterator[tuple[int, _core.GeneratedToken]]:
         """Run once; yields the caller's index and the token of each prompt that got one."""
-        for token in self._session.step():
+        counted, begun = tally.current(), time.perf_counter()
+        tokens = self._session.step()
+        if counted is not None:
+            counted.seconds += time.perf_counter() - begun
+            counted.written += len(tokens)
+        for token in tokens:
             index = self.jobs[token["sequence"]].index
             if token["finish"] == "nan":
                 why = self._session.why_not_finite()

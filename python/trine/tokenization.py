@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
+Side = Literal["right", "left"]
 Text = str | tuple[str, str]
 
 
@@ -48,13 +49,13 @@ class TextEncoder:
         *,
         limit: int | None,
         token_types: bool = False,
-        side: Literal["right", "left"] = "right",
+        side: Side = "right",
         special: dict[str, str] | None = None,
     ) -> None:
         self.backend = backend
         self.limit = limit
         self.token_types = token_types
-        self.side: Literal["right", "left"] = side
+        self.side: Side = side
         self.special = special or {}
 
     def special_id(self, role: str) -> int | None:
@@ -69,6 +70,7 @@ class TextEncoder:
         limit: int | None = None,
         strategy: Strategy = "longest_first",
         what: str = "the text",
+        side: Side | None = None,
     ) -> tuple[Encoding, int]:
         """Encode a text or a pair with its special tokens.
 
@@ -81,6 +83,8 @@ class TextEncoder:
             Which member of a pair is cut.
         what : str
             Which text this is, for messages.
+        side : {"right", "left"} or None
+            Which end is cut; by default the model's.
 
         Returns
         -------
@@ -104,7 +108,7 @@ class TextEncoder:
         sizes = _fit([len(part) for part in parts], room, strategy, limit)
         cut = sum(len(part) for part in parts) - sum(sizes)
         for part, size in zip(parts, sizes, strict=True):
-            part.truncate(size, direction=self.side)
+            part.truncate(size, direction=side or self.side)
         return self._finish(parts), cut
 
     def windows(
@@ -179,6 +183,7 @@ class TextEncoder:
         limit: int | None = None,
         truncate: bool = True,
         strategy: Strategy = "longest_first",
+        side: Side | None = None,
         first: int = 0,
     ) -> Tokens:
         """Encode many texts or pairs into one ragged batch.
@@ -186,7 +191,7 @@ class TextEncoder:
         Parameters
         ----------
         texts : iterable of str or (str, str)
-        limit, strategy
+        limit, strategy, side
             As for `encode`.
         truncate : bool
             False to refuse texts that are too long.
@@ -201,7 +206,9 @@ class TextEncoder:
         encodings: list[Encoding] = []
         truncated: list[int] = []
         for index, text in enumerate(texts, first):
-            encoding, cut = self.encode(text, limit=limit, strategy=strategy, what=f"input {index}")
+            encoding, cut = self.encode(
+                text, limit=limit, strategy=strategy, side=side, what=f"input {index}"
+            )
             if cut and not truncate:
                 most = self.limit if limit is None else limit
                 raise InputError(

@@ -13,6 +13,7 @@ from fakes import HIDDEN, VOCAB, FakeCore, make
 
 from trine import Embedder, InputError, ModelError
 from trine.sentence_transformers import SentenceConfig
+from trine.tally import tallied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -215,6 +216,24 @@ def test_truncation_is_told(folder: Path) -> None:
         model.tokenize(None)
     with pytest.raises(InputError, match="input 1: expected a text"):
         model.tokenize(["a", 3])
+
+
+def test_the_end_that_is_cut(folder: Path) -> None:
+    model = make(Embedder, folder, sentence=config(max_seq_length=4))
+    np.testing.assert_array_equal(model.encode("walk talk play"), model.encode("walk talk"))
+    for output in ("sentence_embedding", "token_embeddings"):
+        last = model.encode("walk talk play", truncation_side="left", output_value=output)
+        np.testing.assert_array_equal(last, model.encode("talk play", output_value=output))
+
+
+def test_what_is_tallied(folder: Path) -> None:
+    model = make(Embedder, folder, sentence=config(max_seq_length=8))
+    model.encode("before")
+    with tallied() as tally:
+        model.encode(["the river", "walk " * 30])
+    model.encode("after")
+    assert (tally.tokens, tally.truncated, tally.written) == (4 + 8, 1, 0)
+    assert tally.seconds > 0
 
 
 def test_max_seq_length_can_be_set(model: Any) -> None:

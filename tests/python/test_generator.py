@@ -225,7 +225,9 @@ def test_conversations(make: Any) -> None:
 def test_a_conversation_ends_with_the_tokenizer_s_token_too(make: Any) -> None:
     model = make(chain("ab", EOS), config={"eos_token_id": 9})
     model._core.follows |= {ids_of(":")[0]: ids_of("a")[0]}
-    assert model.chat([{"role": "user", "content": "Hi"}]).finish_reason == "stop"
+    messages = [{"role": "user", "content": "Hi"}]
+    assert model.chat(messages).finish_reason == "stop"
+    assert model.generate([messages], max_new_tokens=3)[0].finish_reason == "stop"
     assert model.generate("!", max_new_tokens=3).finish_reason == "length"
 
 

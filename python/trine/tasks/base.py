@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
+from trine import tally
 from trine._core import InputError
 from trine.arguments import check_int, check_path, check_texts
 from trine.batching import (
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from trine import _core
     from trine.checkpoint import Checkpoint
     from trine.progress import Progress
-    from trine.tokenization import Strategy, Text, TextEncoder
+    from trine.tokenization import Side, Strategy, Text, TextEncoder
     from trine.tokenizer_files import TokenizerSource
 
 
@@ -310,6 +312,7 @@ class Task(ABC):
         *,
         truncate: bool = True,
         strategy: Strategy = "longest_first",
+        side: Side | None = None,
     ) -> Tokens:
         """Turn texts, pairs or token ids into a batch; `first` is the first one's index."""
         items = [as_item(item, index) for index, item in enumerate(items, first)]
@@ -322,7 +325,7 @@ class Task(ABC):
             raise InputError("texts and token ids are mixed in one call")
         limit = self.max_seq_length
         return self._encoder.tokens(
-            items, limit=limit, truncate=truncate, strategy=strategy, first=first
+            items, limit=limit, truncate=truncate, strategy=strategy, side=side, first=first
         )
 
     def _check_lengths(self, tokens: Tokens, first: int | NDArray[np.intp]) -> None:
@@ -354,10 +357,15 @@ class Task(ABC):
         columns = max((kinds[o][1] for o in outputs if kinds[o][0] == "tokens"), default=1)
         budget = max(1, min(self._token_budget, OUTPUT_BUDGET // columns))
         types = self._token_types(tokens)
+        counted = tally.current()
+        if counted is not None:
+            counted.tokens += len(tokens.ids)
+            counted.truncated += sum(cut > 0 for cut in tokens.truncated)
         for planned in plan(tokens.lengths, budget=budget, batch_size=batch_size):
             whole = len(planned) == len(tokens)  # then there is nothing to gather
             rows = np.arange(len(tokens)) if whole else planned
             part = tokens if whole else tokens.select(rows)
+            begun = time.perf_counter()
             results = self._core.run(
                 part.ids,
                 part.offsets,
@@ -365,6 +373,8 @@ class Task(ABC):
                 prompt_lengths=None if prompt_lengths is None else prompt_lengths[rows],
                 outputs=outputs,
             )
+            if counted is not None:
+                counted.seconds += time.perf_counter() - begun
             if progress is not None:
                 progress.advance(len(rows))
             yield rows, part, results

@@ -35,7 +35,12 @@ class Chooser(Task):
     _squeezed: ClassVar = frozenset({"logits"})
 
     def predict(
-        self, inputs: Any, *, batch_size: int | None = None, show_progress: bool | None = None
+        self,
+        inputs: Any,
+        *,
+        batch_size: int | None = None,
+        show_progress: bool | None = None,
+        truncate: bool = True,
     ) -> Any:
         """Score choices.
 
@@ -47,6 +52,8 @@ class Chooser(Task):
             Most choices of one run; results don't depend on it.
         show_progress : bool or None
             Draw a bar on standard error.
+        truncate : bool
+            False to refuse texts that are too long instead of cutting them.
 
         Returns
         -------
@@ -56,14 +63,14 @@ class Chooser(Task):
         Raises
         ------
         InputError
-            Not a prompt with at least one choice.
+            Not a prompt with at least one choice; with `truncate` false a text that is too long.
         """
         items, single = as_list(inputs, single=(str, tuple))
         pairs, counts = _pairs(items)
         progress = Progress(len(pairs), shown=show_progress)
         logits = np.zeros(len(pairs), np.float32)
         for start, part in windows(pairs):
-            tokens = self._ragged(part, start)
+            tokens = self._ragged(part, start, truncate=truncate)
             found = self._matrix(tokens, "logits", batch_size, progress)
             logits[start : start + len(part)] = found[:, 0]
         groups = np.split(logits, np.cumsum(counts)[:-1]) if counts else []

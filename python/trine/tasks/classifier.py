@@ -19,7 +19,7 @@ from trine.tasks.labels import label_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from trine.tokenization import Strategy
+    from trine.tokenization import Side, Strategy
 
 Function = Literal["sigmoid", "softmax", "none"]
 Float32 = NDArray[np.float32]
@@ -59,6 +59,8 @@ class Classifier(Task):
         show_progress: bool | None = None,
         top_k: int | None = None,
         function_to_apply: Function | None = None,
+        truncate: bool = True,
+        truncation_side: Side | None = None,
     ) -> Any:
         """Classify texts.
 
@@ -75,6 +77,10 @@ class Classifier(Task):
         function_to_apply : {"sigmoid", "softmax", "none"} or None
             What makes scores of logits. By default what config.json's ``problem_type`` asks for:
             softmax, for several independent labels or a single one sigmoid, for regression none.
+        truncate : bool
+            False to refuse texts that are too long instead of cutting them.
+        truncation_side : {"right", "left"} or None
+            Which end of a long text is cut; by default what the tokenizer's files say.
 
         Returns
         -------
@@ -85,7 +91,7 @@ class Classifier(Task):
         ------
         InputError
             Not a text, a pair or token ids; an id out of range; an unknown function; a `top_k`
-            below one.
+            below one; with `truncate` false a text that is too long.
 
         Notes
         -----
@@ -95,7 +101,13 @@ class Classifier(Task):
         items, single = as_list(inputs, single=(str, tuple, dict))
         # An empty second text is none: so has it transformers' pipeline.
         items = [x[0] if isinstance(x, tuple) and x[1:] == ("",) else x for x in items]
-        logits = self._logits(items, batch_size=batch_size, show_progress=show_progress)
+        logits = self._logits(
+            items,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            truncate=truncate,
+            side=truncation_side,
+        )
         scores = self._apply(logits, function_to_apply)
         names = self.labels
         results = [_ranked(names, row)[:top_k] for row in scores.tolist()]
@@ -109,6 +121,7 @@ class Classifier(Task):
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
         top_k: int | None = None,
+        truncate: bool = True,
         batch_size: int | None = None,
         show_progress: bool | None = None,
     ) -> Any:
@@ -125,6 +138,8 @@ class Classifier(Task):
             of a text add up to one.
         top_k : int or None
             How many labels to return; by default all.
+        truncate : bool
+            False to refuse texts that are too long instead of cutting them.
         batch_size, show_progress
             As for `predict`.
 
@@ -159,7 +174,11 @@ class Classifier(Task):
             check_text(f"input {index}", text)
         pairs = [(text, hypothesis) for text in items for hypothesis in hypotheses]
         logits = self._logits(
-            pairs, batch_size=batch_size, show_progress=show_progress, strategy="only_first"
+            pairs,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            strategy="only_first",
+            truncate=truncate,
         ).reshape(len(items), len(labels), -1)
         if multi_label or len(labels) == 1:
             scores = softmax(logits[..., [contradiction, entailment]])[..., 1]
@@ -175,6 +194,9 @@ class Classifier(Task):
         *,
         top_k: int | None = None,
         return_documents: bool = False,
+        function_to_apply: Function | None = None,
+        truncate: bool = True,
+        truncation_side: Side | None = None,
         batch_size: int | None = None,
         show_progress: bool | None = None,
     ) -> list[dict[str, Any]]:
@@ -188,6 +210,10 @@ class Classifier(Task):
             How many to return; by default all.
         return_documents : bool
             Add the document's text to each result.
+        function_to_apply : {"sigmoid", "softmax", "none"} or None
+            What makes a score of the logit; by default what config.json asks for.
+        truncate, truncation_side
+            As for `predict`.
         batch_size, show_progress
             As for `predict`.
 
@@ -212,8 +238,15 @@ class Classifier(Task):
         documents = check_texts("documents", documents)
         top_k = check_count("top_k", top_k)
         pairs = [(query, document) for document in documents]
-        logits = self._logits(pairs, batch_size=batch_size, show_progress=show_progress)
-        scores = self._apply(logits, self._cross_encoder_function())[:, 0]
+        logits = self._logits(
+            pairs,
+            batch_size=batch_size,
+            show_progress=show_progress,
+            truncate=truncate,
+            side=truncation_side,
+        )
+        function = function_to_apply or self._cross_encoder_function()
+        scores = self._apply(logits, function)[:, 0]
         results: list[dict[str, Any]] = []
         for index in np.argsort(-scores, kind="stable")[:top_k].tolist():
             results.append({"corpus_id": index, "score": float(scores[index])})
@@ -228,11 +261,16 @@ class Classifier(Task):
         batch_size: int | None,
         show_progress: bool | None,
         strategy: Strategy = "longest_first",
+        truncate: bool = True,
+        side: Side | None = None,
     ) -> Float32:
         progress = Progress(len(items), shown=show_progress)
         parts = [
             self._matrix(
-                self._ragged(part, start, strategy=strategy), "logits", batch_size, progress
+                self._ragged(part, start, truncate=truncate, strategy=strategy, side=side),
+                "logits",
+                batch_size,
+                progress,
             )
             for start, part in windows(items)
         ]

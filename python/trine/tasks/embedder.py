@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from trine.batching import Int32, Tokens
+    from trine.tokenization import Side
     from trine.vectors import Float32, Precision
 
     Ids = Sequence[int] | NDArray[np.integer[Any]]
@@ -42,6 +43,7 @@ class EncodeOptions(TypedDict, total=False):
     normalize_embeddings: bool
     truncate_dim: int | None
     truncate: bool
+    truncation_side: Side | None
     ranges: ArrayLike | None
     pool: None
     chunk_size: None
@@ -107,6 +109,11 @@ class Embedder(Task):
         return self._checkpoint.sentence.default_prompt_name
 
     @property
+    def pooling(self) -> str:
+        """What makes a sentence's vector of its tokens': mean, cls or others, joined by +."""
+        return "+".join(self._checkpoint.sentence.modules[0]["modes"])
+
+    @property
     def similarity_fn_name(self) -> str:
         """What `similarity` computes: cosine, dot, euclidean or manhattan."""
         return self._checkpoint.sentence.similarity
@@ -161,6 +168,7 @@ class Embedder(Task):
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         truncate: bool = True,
+        truncation_side: Side | None = None,
         ranges: ArrayLike | None = None,
         pool: None = None,
         chunk_size: None = None,
@@ -199,6 +207,8 @@ class Embedder(Task):
         truncate : bool
             False to refuse texts that are too long instead of cutting them; `tokenize` tells how
             much is cut.
+        truncation_side : {"right", "left"} or None
+            Which end of a long text is cut; by default what the tokenizer's files say.
         ranges : array_like, shape [2, dimension], or None
             For int8 and uint8: least and greatest value of each dimension; by default taken from
             the vectors themselves.
@@ -239,7 +249,7 @@ class Embedder(Task):
         progress = Progress(len(items), shown=show_progress_bar)
         ids = bool(items) and not isinstance(items[0], str)
         text = self._prompt(prompt, prompt_name, ids=ids)
-        jobs = self._windows(items, text, truncate=truncate)
+        jobs = self._windows(items, text, truncate=truncate, side=truncation_side)
         check_known("output_value", output_value, ("sentence_embedding", "token_embeddings"))
         if output_value == "token_embeddings":
             rows = self._token_vectors(jobs, batch_size, progress)
@@ -316,12 +326,14 @@ class Embedder(Task):
             raise InputError("a prompt cannot be put before token ids")
         return "" if ids else text
 
-    def _windows(self, items: list[Any], prompt: str, *, truncate: bool) -> Iterator[Job]:
+    def _windows(
+        self, items: list[Any], prompt: str, *, truncate: bool, side: Side | None
+    ) -> Iterator[Job]:
         """Tokenise window by window: index of the first input, tokens, lengths of the prompt."""
         excluded = prompt and not self._checkpoint.sentence.modules[0]["include_prompt"]
         for start, part in windows(items):
             texts = [prompt + x if isinstance(x, str) else x for x in part] if prompt else part
-            tokens = self._ragged(texts, start, truncate=truncate)
+            tokens = self._ragged(texts, start, truncate=truncate, side=side)
             lengths = None
             if excluded:
                 length = self._encoder.prompt_length(prompt, self.max_seq_length)

@@ -56,6 +56,7 @@ class Filler(Task):
         top_k: int = 5,
         targets: str | Iterable[str] | None = None,
         mask_token_id: int | None = None,
+        truncate: bool = True,
     ) -> Any:
         """Fill the masks of texts.
 
@@ -74,6 +75,8 @@ class Filler(Task):
         mask_token_id : int or None
             The id of a mask; by default the tokenizer's, or without a tokenizer what config.json
             has under this name.
+        truncate : bool
+            False to refuse texts that are too long instead of cutting them.
 
         Returns
         -------
@@ -85,8 +88,9 @@ class Filler(Task):
         Raises
         ------
         InputError
-            A text without a mask (or with its mask cut off), no usable target, or no tokenizer and
-            nothing else that says which id is the mask.
+            A text without a mask (or with its mask cut off), no usable target, no tokenizer and
+            nothing else that says which id is the mask, or with `truncate` false a text that is
+            too long.
         ModelError
             Texts or targets for a model without tokenizer.
 
@@ -103,7 +107,7 @@ class Filler(Task):
         progress = Progress(len(items), shown=show_progress)
         results: list[Any] = [None] * len(items)
         for start, part in windows(items):
-            tokens = self._ragged(part, start)
+            tokens = self._ragged(part, start, truncate=truncate)
             for index, row in enumerate(tokens):
                 if mask not in row:
                     name = self.mask_token if self._tokenizer.exist() else f"mask, id {mask},"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from trine import _core, chat
+from trine import _core, chat, tally
 from trine._core import InputError, ModelError
 from trine.arguments import check_count
 from trine.batching import Int32, int_array
@@ -334,6 +334,8 @@ class Generator(Task):
             seed = (base + before[key] * _SEED_STEP) & _SEED_MASK
             before[key] += 1
             jobs.append(Job(index, ids, room, seed))
+        if (counted := tally.current()) is not None:
+            counted.tokens += sum(len(job.ids) for job in jobs)
         return jobs
 
     def _ids(self, item: Any, index: int) -> Int32:
