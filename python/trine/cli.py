@@ -91,6 +91,16 @@ def _add_model(parser: argparse.ArgumentParser, command: Command) -> None:
         parser.add_argument("--output", metavar="FILE", help="write there, not to standard output")
         parser.add_argument("--batch-size", type=int, metavar="N", help="most texts of one run")
         parser.add_argument("--no-progress", action="store_true", help="draw no progress bar")
+    elif command.many_models:
+        parser.add_argument("models", nargs="*", metavar="MODEL", help=where)
+        parser.add_argument(
+            "--model",
+            dest="named_models",
+            action="append",
+            default=[],
+            metavar="MODEL",
+            help="the same; may be given more than once",
+        )
     else:
         parser.add_argument("model", nargs="?", metavar="MODEL", help=where)
         parser.add_argument("--model", dest="named_model", metavar="MODEL", help=where)

@@ -18,6 +18,7 @@ class Command(ABC):
     example: ClassVar[str]
     takes_texts: ClassVar[bool] = True
     takes_model: ClassVar[bool] = True
+    many_models: ClassVar[bool] = False
 
     def add_options(self, parser: ArgumentParser) -> None:  # noqa: B027
         """Add the options that this command alone has, if any."""

@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def load_model(options: argparse.Namespace, task: str | None = None) -> Any:
-    """Load the model that the options name."""
+def model_names(options: argparse.Namespace) -> list[str]:
+    """Return the models that the options of a command for several name."""
+    from trine import InputError
+
+    names = [*options.models, *options.named_models]
+    if not names:
+        raise InputError("which model? trine COMMAND --model MODEL")
+    return names
+
+
+def load_model(
+    options: argparse.Namespace, task: str | None = None, name: str | None = None
+) -> Any:
+    """Load the model of a name, by default the one that the options name."""
     from trine import InputError, load
 
-    name = options.model or getattr(options, "named_model", None)
+    name = name or options.model or getattr(options, "named_model", None)
     if not name:
         raise InputError("which model? trine COMMAND --model MODEL")
     return load(

@@ -12,6 +12,7 @@ from trine import command_io
 from trine.cache_command import Cache
 from trine.command import Command
 from trine.generate_commands import Chat, Generate
+from trine.serve_command import Serve
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -414,6 +415,7 @@ COMMANDS: tuple[Command, ...] = (
     Info(),
     Verify(),
     Bench(),
+    Serve(),
     Convert(),
     Cache(),
 )

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads that models run on: bounded, and watched by the request that waits for them.
+
+The core takes the GIL's place: calls that meet there become one run, so threads are what makes
+batches of single requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+
+from trine.server.failures import Failure
+from trine.tally import Tally, tallied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+    from threading import Event
+
+    from starlette.types import Receive
+
+    from trine.server.metrics import Metrics
+
+R = TypeVar("R")
+
+# More calls than this make no run larger; each thread that waits costs its stack.
+_MOST_THREADS = 64
+
+
+class Worker:
+    """Runs calls of models on threads, at most so many at once.
+
+    Parameters
+    ----------
+    most : int
+        Calls that run or wait; another one is refused.
+    metrics : Metrics
+    """
+
+    def __init__(self, most: int, metrics: Metrics) -> None:
+        self._pool = ThreadPoolExecutor(min(most, _MOST_THREADS), thread_name_prefix="trine-serve")
+        self._most, self._metrics = most, metrics
+        self._lock = Lock()
+        self._admitted = self._running = 0
+        metrics.watch(lambda: self._admitted, lambda: self._admitted - self._running)
+
+    def submit(self, model: str, call: Callable[[], R]) -> Future[tuple[R, Tally]]:
+        """Begin a call on a thread, and count what it costs.
+
+        Raises
+        ------
+        Failure
+            429: there are as many as there may be.
+        """
+        with self._lock:
+            if self._admitted >= self._most:
+                raise Failure(429, "the server is overloaded", headers={"Retry-After": "1"})
+            self._admitted += 1
+        try:
+            job = self._pool.submit(self._run, model, call)
+        except BaseException:
+            self._release()
+            raise
+        job.add_done_callback(lambda _: self._release())
+        return job
+
+    async def run(
+        self,
+        receive: Receive,
+        model: str,
+        call: Callable[[], R],
+        cancel: Event | None = None,
+    ) -> tuple[R, Tally]:
+        """Wait for a call; returns its result and what it cost.
+
+        A client that leaves takes with it a call that hasn't begun, and by `cancel` one that can
+        be stopped.
+        """
+        job = self.submit(model, call)
+        left = asyncio.ensure_future(disconnected(receive))
+        done = asyncio.wrap_future(job)
+        done.add_done_callback(lambda future: future.cancelled() or future.exception())
+        try:
+            await asyncio.wait((done, left), return_when=asyncio.FIRST_COMPLETED)
+            if done.done():
+                return done.result()
+            raise Failure(499, "the client has gone")
+        finally:
+            left.cancel()
+            if not done.done():
+                job.cancel()
+                if cancel is not None:
+                    cancel.set()
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, model: str, call: Callable[[], R]) -> tuple[R, Tally]:
+        with self._lock:
+            self._running += 1
+        try:
+            with tallied() as tally:
+                try:
+                    return call(), tally
+                finally:
+                    self._metrics.worked(model, tally)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _release(self) -> None:
+        with self._lock:
+            self._admitted -= 1
+
+
+async def disconnected(receive: Receive) -> None:
+    """Return when the client has gone; for after the body has been read."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
