@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _KEEP_ALIVE = 75
 
 
+# Tokens of a text for models that take any number.
+_ENOUGH = 8192
+
+
 class Serve(Command):
     """``trine serve``."""
 
@@ -72,7 +76,8 @@ class Serve(Command):
             "--max-input-length",
             type=int,
             metavar="N",
-            help="most tokens of a text, or of a prompt with what follows; by default the model's",
+            help="tokens of a text, or of a prompt with what follows; by default the model's, or "
+            "8192",
         )
         cut = group.add_mutually_exclusive_group()
         cut.add_argument(
@@ -116,6 +121,8 @@ class Serve(Command):
                 models[name] = stack.enter_context(model)
                 if options.max_input_length is not None:
                     model.max_seq_length = options.max_input_length
+                elif model.max_seq_length is None:  # one request could keep it busy for hours
+                    model.max_seq_length = _ENOUGH
             _log_to_stderr(quiet=options.quiet)
             server = uvicorn.Server(
                 uvicorn.Config(
@@ -188,7 +195,9 @@ def _serve(server: Any, listener: socket.socket) -> None:
     def stop(*_: object) -> None:
         server.should_exit = True
 
-    handled = (signal.SIGINT, signal.SIGTERM)
+    handled = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform == "win32":
+        handled.append(signal.SIGBREAK)
     before = [signal.signal(number, stop) for number in handled]
     try:
         server.run(sockets=[listener])

@@ -82,8 +82,10 @@ def test_the_command_itself(monkeypatch: pytest.MonkeyPatch, *, quiet: bool) -> 
     monkeypatch.setenv("TRINE_API_KEY", "key" if quiet else "")
     command = [sys.executable, "-m", "trine", "serve", "--port", "0", "--threads", "1"]
     command += ["--model", str(EXAMPLES / "tag"), "--model", str(EXAMPLES / "rank")]
+    command += ["--quiet"] if quiet else []
+    group = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows' signals are a group's
     with subprocess.Popen(
-        [*command, *(["--quiet"] if quiet else [])], stderr=subprocess.PIPE, text=True
+        command, stderr=subprocess.PIPE, text=True, creationflags=group
     ) as server:
         try:
             first = server.stderr.readline()
@@ -97,7 +99,7 @@ def test_the_command_itself(monkeypatch: pytest.MonkeyPatch, *, quiet: bool) -> 
                 assert status == 401
             else:
                 assert [x["text"] for x in entities] == ["Ada Lovelace", "Rome"]
-            server.send_signal(signal.SIGTERM)
+            server.send_signal(getattr(signal, "CTRL_BREAK_EVENT", signal.SIGTERM))
             assert server.wait(WAIT) == 0
             log = server.stderr.read()
         finally:

@@ -63,7 +63,7 @@ class Blocked:
         ({"inputs": ["a", [5]]}, "texts and token ids are mixed"),
         ({"inputs": [[10**6]]}, "1000000"),
         ({"inputs": [10**30]}, "expected integers"),
-        ({"inputs": [0] * 41}, "41 tokens"),
+        ({"inputs": [0] * 41}, "inputs.0 has 41 tokens, the limit is 40"),
         ({"inputs": "a", "dimensions": 33}, "dimensions is 33; the model has 32"),
         ({"inputs": "a", "dimensions": 0}, "dimensions"),
         ({"inputs": "a", "truncation_direction": "up"}, "truncation_direction"),
@@ -77,6 +77,15 @@ def test_wrong_inputs(client: TestClient, body: Any, message: str) -> None:
     assert set(answer.json()) == {"error", "error_type"}
     assert message in answer.json()["error"]
     assert answer.json()["error_type"] == "Validation"
+
+
+@pytest.mark.parametrize("template", ["{:>999999999}", "no place", "{} {}", "{0}", "{{}}", "{}}}"])
+def test_templates_are_no_programs(template: str) -> None:
+    with example("entail") as judge, TestClient(create_app({"m": judge})) as client:
+        body = {"inputs": "a", "labels": ["b"], "hypothesis_template": template}
+        answer = client.post("/zero_shot", json=body)
+        assert answer.status_code == 422
+        assert "expected a text with one {}" in answer.json()["error"]
 
 
 def test_half_a_character(client: TestClient) -> None:
@@ -220,6 +229,17 @@ def test_limits(model: Any) -> None:
         Settings(payload_limit=0)
     with pytest.raises(InputError, match="at least one model"):
         create_app({})
+
+
+def test_a_limit_of_tokens_holds_for_ids(client: TestClient, model: Any) -> None:
+    before = model.max_seq_length
+    model.max_seq_length = 10
+    try:
+        for path, field in (("/embed", "inputs"), ("/v1/embeddings", "input")):
+            assert client.post(path, json={field: [0] * 10}).status_code == 200
+            assert client.post(path, json={field: [[0], [0] * 11]}).status_code == 422
+    finally:
+        model.max_seq_length = before
 
 
 def test_no_truncation_by_default(model: Any) -> None:

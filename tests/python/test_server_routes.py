@@ -306,6 +306,15 @@ def test_description(client: TestClient, models: dict[str, Any]) -> None:
     assert client.get("/docs").status_code == 200
 
 
+def test_aliases_are_of_the_first_model(models: dict[str, Any]) -> None:
+    query = {"query": "a", "texts": ["b"]}
+    forms = {"embed": {"inputs": "a"}, "tag": {"inputs": "a"}, "rank": query}
+    for (name, body), path in zip(forms.items(), ("/embed", "/predict", "/rerank"), strict=True):
+        with TestClient(create_app({name: models[name], **models})) as client:
+            wanted = post(client, path, model=name, **body)
+            assert post(client, "/", **body) == post(client, "/invocations", **body) == wanted
+
+
 def test_routes_are_those_of_the_tasks(models: dict[str, Any]) -> None:
     with TestClient(create_app({"a/b": models["tag"]})) as client:
         paths = set(client.get("/openapi.json").json()["paths"])

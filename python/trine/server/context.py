@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+# What the first model is for is there, too: hosted endpoints are asked so.
+ALIASES = ("/", "/invocations")
+
 
 @dataclass(frozen=True)
 class Context:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from trine._core import ModelError
+from trine._core import InputError, ModelError
 from trine.server import forms
-from trine.server.context import Context, costs
+from trine.server.context import ALIASES, Context, costs
 from trine.server.failures import Failure
 from trine.server.replies import numbers, to_json
 from trine.tasks.embedder import Embedder
@@ -25,7 +25,7 @@ def make_router(context: Context) -> APIRouter:
     @router.post("/embed", summary="Vectors of texts")
     async def embed(body: forms.Embed, request: Request) -> Response:
         name, model = context.registry.choose(body.model, Embedder)
-        inputs = _batch(context, body.inputs)
+        inputs = _batch(context, model, body.inputs)
         width = _width(model, body.dimensions)
 
         def call() -> bytes:
@@ -44,7 +44,7 @@ def make_router(context: Context) -> APIRouter:
     @router.post("/embed_all", summary="Vectors of every token")
     async def embed_all(body: forms.EmbedAll, request: Request) -> Response:
         name, model = context.registry.choose(body.model, Embedder)
-        inputs = _batch(context, body.inputs)
+        inputs = _batch(context, model, body.inputs)
         # Before it is computed nobody knows how much it is; a text has a token per byte at most.
         hidden = model.info()["outputs"].get("last_hidden_state", 1)
         limit = model.max_seq_length
@@ -84,11 +84,19 @@ def make_router(context: Context) -> APIRouter:
 
         return await context.answer(request, name, call)
 
+    _add_openai(context, router)
+    if isinstance(context.registry.named(None).model, Embedder):  # TEI's aliases
+        for path in ALIASES:
+            router.add_api_route(path, embed, methods=["POST"], include_in_schema=False)
+    return router
+
+
+def _add_openai(context: Context, router: APIRouter) -> None:
     @router.post("/v1/embeddings", summary="Vectors of texts, in OpenAI's form")
     @router.post("/embeddings", include_in_schema=False)
     async def embeddings(body: forms.OpenAIEmbeddings, request: Request) -> Response:
         name, model = context.registry.choose(body.model, Embedder)
-        inputs = _batch(context, body.input, "input")
+        inputs = _batch(context, model, body.input, "input")
         width = _width(model, body.dimensions)
 
         def call() -> np.ndarray[Any, Any]:
@@ -112,8 +120,6 @@ def make_router(context: Context) -> APIRouter:
         content = f'{{"object":"list","data":[{data}],{rest}'
         return Response(content, media_type="application/json", headers=costs(tally))
 
-    return router
-
 
 def _base64(vector: np.ndarray[Any, Any]) -> str:
     if not np.isfinite(vector).all():
@@ -121,10 +127,15 @@ def _base64(vector: np.ndarray[Any, Any]) -> str:
     return '"' + base64.b64encode(vector.astype("<f4").tobytes()).decode() + '"'
 
 
-def _batch(context: Context, inputs: Any, what: str = "inputs") -> list[Any]:
+def _batch(context: Context, model: Embedder, inputs: Any, what: str = "inputs") -> list[Any]:
     """Return one or many texts, or rows of token ids, as a list."""
     items = [inputs] if isinstance(inputs, str) or forms.is_ids(inputs) else inputs
     context.check_batch(len(items), what)
+    limit = model.max_seq_length
+    for index, item in enumerate(items):
+        # A text is cut; ids are run as they are, and so the server's limit has to hold here.
+        if limit is not None and not isinstance(item, str) and len(item) > limit:
+            raise InputError(f"{what}.{index} has {len(item)} tokens, the limit is {limit}")
     return list(items)
 
 

@@ -66,6 +66,13 @@ def _check_documents(value: Any) -> list[str]:
     return texts
 
 
+def _check_template(value: str) -> str:
+    """Refuse what str.format would take for more than a place: a width costs memory."""
+    if value.count("{}") != 1 or set(value.replace("{}", "")) & set("{}"):
+        raise ValueError("expected a text with one {}, where the label goes, and no other braces")
+    return value
+
+
 def any_of(*schemas: dict[str, Any]) -> WithJsonSchema:
     """Describe what a validator lets pass."""
     return WithJsonSchema({"anyOf": list(schemas)})
@@ -178,7 +185,7 @@ class ZeroShot(Request):
     inputs: Texts
     labels: list[str] = Field(min_length=1)
     multi_label: bool = False
-    hypothesis_template: str = "This example is {}."
+    hypothesis_template: Annotated[str, AfterValidator(_check_template)] = "This example is {}."
     truncate: bool | None = None
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from trine._core import InputError
 from trine.server import forms
-from trine.server.context import Context, costs
+from trine.server.context import ALIASES, Context, costs
 from trine.server.failures import Failure
 from trine.server.replies import Json
 from trine.tasks.base import Task
@@ -47,9 +47,17 @@ def make_router(context: Context) -> APIRouter:
 
         return await context.answer(request, name, call)
 
-    if not context.registry.has(Classifier):
-        return router
+    first = context.registry.named(None).model
+    ranks = isinstance(first, Classifier) and len(first.labels) == 1
+    if isinstance(first, PREDICTORS) and not ranks:
+        for path in ALIASES:
+            router.add_api_route(path, predict, methods=["POST"], include_in_schema=False)
+    if context.registry.has(Classifier):
+        _add_classifiers(context, router, ALIASES if ranks else ())
+    return router
 
+
+def _add_classifiers(context: Context, router: APIRouter, aliases: tuple[str, ...]) -> None:
     @router.post("/zero_shot", summary="Labels that the model never saw")
     async def zero_shot(body: forms.ZeroShot, request: Request) -> Response:
         name, model = context.registry.choose(body.model, Classifier)
@@ -111,7 +119,8 @@ def make_router(context: Context) -> APIRouter:
         }
         return Json(content, headers=costs(tally))
 
-    return router
+    for path in aliases:
+        router.add_api_route(path, rerank, methods=["POST"], include_in_schema=False)
 
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:
