@@ -316,9 +316,15 @@ def test_aliases_are_of_the_first_model(models: dict[str, Any]) -> None:
 
 
 def test_routes_are_those_of_the_tasks(models: dict[str, Any]) -> None:
-    with TestClient(create_app({"a/b": models["tag"]})) as client:
+    with TestClient(create_app({"a/b": models["tag"], "c": models["choose"]})) as client:
         paths = set(client.get("/openapi.json").json()["paths"])
         assert {"/predict", "/tokenize", "/decode"} <= paths
         assert not paths & {"/embed", "/rerank", "/v1/chat/completions"}
         assert client.get("/v1/models/a/b").json()["id"] == "a/b"
         assert client.post("/embed", json={"inputs": "a"}).status_code == 404
+    with TestClient(create_app({"a": models["tag"], "b": models["embed"]})) as client:
+        assert client.post("/embed", json={"inputs": "a"}).status_code == 200  # b can, a can't
+        for path, name, needed in (("/embed", "a", "Embedder"), ("/predict", "b", "/predict")):
+            answer = client.post(path, json={"inputs": "a", "model": name})
+            assert answer.status_code == 422
+            assert needed in answer.json()["error"]

@@ -69,7 +69,7 @@ def _describe(context: Context, name: str, model: Task) -> dict[str, Any]:
         "max_client_batch_size": settings.max_client_batch_size,
         "payload_limit": settings.payload_limit,
         "auto_truncate": settings.auto_truncate,
-        "tokenization_workers": settings.max_concurrent_requests,
+        "tokenization_workers": context.worker.threads,
         "version": __version__,
         "sha": None,
         "docker_label": None,

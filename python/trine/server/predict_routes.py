@@ -145,7 +145,7 @@ def _predictor(context: Context, body: forms.Predict) -> tuple[str, Task]:
     served = context.registry.named(str(body.model))
     if not isinstance(served.model, PREDICTORS):
         here = type(served.model).__name__
-        raise Failure(422, f"{served.name!r} is a {here}, which /predict is not for")
+        raise Failure(422, f"{served.name!r} is of the class {here}, which /predict is not for")
     return served.name, served.model
 
 
@@ -160,7 +160,7 @@ def _options(context: Context, model: Task, body: forms.Predict) -> dict[str, An
     given = body.model_dump(exclude_none=True, exclude={"inputs", "model"})
     for field in given:
         if field not in known:
-            raise InputError(f"{field}: not for a {type(model).__name__}")
+            raise InputError(f"{field}: not for the class {type(model).__name__}")
     options = {k: v for k, v in given.items() if k != "truncation_direction"}
     if options.pop("raw_scores", False):
         options["function_to_apply"] = "none"

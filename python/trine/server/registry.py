@@ -73,5 +73,5 @@ class Registry:
         served = self.named(name)
         if not isinstance(served.model, kind):
             here = type(served.model).__name__
-            raise Failure(422, f"{name!r} is a {here}; this route is for a {kind.__name__}")
+            raise Failure(422, f"{name!r} is of the class {here}; this route needs {kind.__name__}")
         return served.name, served.model

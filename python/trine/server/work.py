@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Threads that models run on: bounded, and watched by the request that waits for them.
 
-The core takes the GIL's place: calls that meet there become one run, so threads are what makes
+Calls that meet in the core become one run, and the GIL is free meanwhile: threads are what makes
 batches of single requests.
 """
 
@@ -41,7 +41,8 @@ class Worker:
     """
 
     def __init__(self, most: int, metrics: Metrics) -> None:
-        self._pool = ThreadPoolExecutor(min(most, _MOST_THREADS), thread_name_prefix="trine-serve")
+        self.threads = min(most, _MOST_THREADS)
+        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="trine-serve")
         self._most, self._metrics = most, metrics
         self._lock = Lock()
         self._admitted = self._running = 0
