@@ -107,6 +107,14 @@ class Collector {
   std::vector<TensorToWrite> tensors_;
 };
 
+std::shared_ptr<WeightStore> open_compiled(const std::filesystem::path& path) {
+  try {
+    return WeightStore::open_safetensors(path);
+  } catch (const ModelError& error) {
+    throw ModelError(cat(error.what(), " (expected a compiled .trine file)"));
+  }
+}
+
 }  // namespace
 
 void Engine::save(const std::filesystem::path& path, std::map<std::string, std::string> metadata) {
@@ -134,7 +142,7 @@ void Engine::save(const std::filesystem::path& path, std::map<std::string, std::
 }
 
 CompiledFile::CompiledFile(const std::filesystem::path& path, bool check_sum)
-    : name_(display_name(path)), stored_(WeightStore::open_safetensors(path)) {
+    : name_(display_name(path)), stored_(open_compiled(path)) {
   if (!metadata().contains("trine.format"))
     throw ModelError(cat(name_, ": is a safetensors file, but no compiled model; load the folder ",
                          "that it lies in, or compile that"));

@@ -7,11 +7,22 @@
 #include "trine.h"
 
 namespace trine {
+namespace {
+
+const Plan& plan_of(Engine& engine, const std::string& output) {
+  const auto& outputs = engine.graph().outputs;
+  if (std::none_of(outputs.begin(), outputs.end(),
+                   [&](const auto& o) { return o.first == output; }))
+    throw InputError(cat("this model generates no text: it has no output \"", output, "\""));
+  return engine.plan({output});
+}
+
+}  // namespace
 
 Session::Session(std::shared_ptr<Engine> engine, SessionOptions options)
     : engine_(std::move(engine)),
       options_(std::move(options)),
-      plan_(&engine_->plan({options_.output})) {
+      plan_(&plan_of(*engine_, options_.output)) {
   const PlanOutput& output = plan_->outputs.front();
   if (output.rows != Rows::kSequences || plan_->limits.caches == 0) {
     throw InputError(cat("output \"", options_.output,

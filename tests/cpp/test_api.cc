@@ -60,13 +60,15 @@ TEST(the_interface_throws_the_librarys_errors) {
   const Model model = Model::load(save(folder, engine, R"(["pooled"])"));
   CHECK_THROWS_WITH(Model::load(folder.path() / "no.trine"), ModelError, "cannot open");
   CHECK_THROWS_WITH(Model::load(folder.write("bad.trine", "12345678{}")), ModelError, "bad.trine");
+  CHECK_THROWS_WITH(Model::load(folder.write("m.gguf", "GGUF1234{}")), ModelError,
+                    "expected a compiled .trine file");
   CHECK_THROWS_WITH(Model::load(folder.path() / "m.trine", {.threads = -1}), InputError, "threads");
   Batch batch;
   batch.add({2, 3, 1000});
   CHECK_THROWS_WITH(model.run(batch), InputError, "id 1000 at position 2 of sequence 0");
   CHECK_THROWS_WITH(model.run(batch, {"logits"}), InputError,
                     "no output \"logits\"; the model has");
-  CHECK_THROWS_WITH(Generator(model, 10), InputError, "next_logits");
+  CHECK_THROWS_WITH(Generator(model, 10), InputError, "generates no text");
   CHECK_THROWS_WITH(batch.add(std::vector{1, 2}, std::vector{0}), InputError, "2 ids and 1 token");
   engine.save(folder.path() / "cpp.trine", {});
   CHECK_THROWS_WITH(Model::load(folder.path() / "cpp.trine"), ModelError, "no trine.model");
