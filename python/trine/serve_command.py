@@ -61,6 +61,13 @@ class Serve(Command):
             metavar="ORIGIN",
             help="web pages from there may call; may be given more than once",
         )
+        group.add_argument(
+            "--shutdown-timeout",
+            type=int,
+            default=30,
+            metavar="SECONDS",
+            help="for requests under way when a signal ends the server; default %(default)s",
+        )
         group.add_argument("--quiet", action="store_true", help="no line for each request")
         group = parser.add_argument_group("limits")
         for option, most, what in (
@@ -100,8 +107,8 @@ class Serve(Command):
         from trine import InputError
         from trine.server import Settings, create_app
 
-        if options.api_key == "":
-            raise InputError("--api-key is empty")
+        if not options.host:
+            raise InputError("--host is empty; 0.0.0.0 is all of the machine's addresses")
         settings = Settings(
             api_key=options.api_key,
             max_concurrent_requests=options.max_concurrent_requests,
@@ -132,6 +139,7 @@ class Serve(Command):
                     log_level="warning",
                     server_header=False,
                     timeout_keep_alive=_KEEP_ALIVE,
+                    timeout_graceful_shutdown=options.shutdown_timeout,
                     ws="none",
                 )
             )

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from threading import Event
+
+
+class CancelledError(Exception):
+    """Ends calls that nobody waits for."""
 
 
 @dataclass
@@ -26,20 +31,28 @@ class Tally:
         Texts of which something was cut away.
     seconds : float
         Time in the core, waiting for its turn there included.
+    gone : threading.Event or None
+        Set by whoever wants nothing of it any more: `CancelledError` is raised before the next run.
     """
 
     tokens: int = 0
     written: int = 0
     truncated: int = 0
     seconds: float = 0.0
+    gone: Event | None = None
+
+    def check(self) -> None:
+        """Raise CancelledError if nobody waits any more."""
+        if self.gone is not None and self.gone.is_set():
+            raise CancelledError("nobody waits for it")
 
 
 _CURRENT: ContextVar[Tally | None] = ContextVar("trine.tally", default=None)
 
 
 @contextmanager
-def tallied() -> Iterator[Tally]:
-    """Count what models do in this block, on this thread.
+def tallied(gone: Event | None = None) -> Iterator[Tally]:
+    """Count what models do in this block, on this thread; `gone` ends them.
 
     Examples
     --------
@@ -50,7 +63,7 @@ def tallied() -> Iterator[Tally]:
     >>> tally.tokens, tally.truncated
     (11, 0)
     """
-    tally = Tally()
+    tally = Tally(gone=gone)
     token = _CURRENT.set(tally)
     try:
         yield tally

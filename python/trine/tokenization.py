@@ -8,18 +8,21 @@ were cut, and a tokenizer shared by threads is never reconfigured.
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from trine._core import InputError
-from trine.arguments import check_text
+from trine.arguments import check_known, check_text
 from trine.batching import Tokens, offsets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tokenizers import Encoding, Tokenizer
+
+# Characters from which on a text is worth the detour that frees the GIL.
+_LONG = 20_000
 
 Strategy = Literal["longest_first", "only_first", "only_second"]
 Side = Literal["right", "left"]
@@ -103,7 +106,7 @@ class TextEncoder:
         if limit is None or len(encoding) <= limit:
             return encoding, 0
         texts = (first,) if second is None else (first, second)
-        parts = [self.backend.encode(t, add_special_tokens=False) for t in texts]
+        parts = [self.encoding(t, special=False) for t in texts]
         room = limit - self.backend.num_special_tokens_to_add(second is not None)
         sizes = _fit([len(part) for part in parts], room, strategy, limit)
         cut = sum(len(part) for part in parts) - sum(sizes)
@@ -141,8 +144,8 @@ class TextEncoder:
         encoding = self._whole(first, second, what)
         if limit is None or len(encoding) <= limit:
             return [encoding]
-        fixed = [] if second is None else [self.backend.encode(first, add_special_tokens=False)]
-        moving = self.backend.encode(first if second is None else second, add_special_tokens=False)
+        fixed = [] if second is None else [self.encoding(first, special=False)]
+        moving = self.encoding(first if second is None else second, special=False)
         room = limit - self.backend.num_special_tokens_to_add(second is not None)
         room -= sum(len(part) for part in fixed)
         if room < 1:
@@ -165,12 +168,22 @@ class TextEncoder:
         self, first: str, second: str | None, what: str, *, special: bool = True
     ) -> Encoding:
         try:
-            return self.backend.encode(first, second, add_special_tokens=special)
+            return self.encoding(first, second, special=special)
         except TypeError:  # what the library says of a text that isn't Unicode helps nobody
             check_text(what, first)
             if second is not None:
                 check_text(what, second)
             raise
+
+    def encoding(self, first: str, second: str | None = None, *, special: bool) -> Encoding:
+        """Encode a text or a pair, uncut, without holding up other threads where it takes long.
+
+        The library's ``encode`` holds the GIL from beginning to end, ``encode_batch`` doesn't.
+        """
+        if len(first) + len(second or "") < _LONG:
+            return self.backend.encode(first, second, add_special_tokens=special)
+        item = first if second is None else (first, second)
+        return self.backend.encode_batch([item], add_special_tokens=special)[0]
 
     def _finish(self, parts: list[Encoding]) -> Encoding:
         """Add special tokens to one or two parts."""
@@ -201,8 +214,10 @@ class TextEncoder:
         Raises
         ------
         InputError
-            With `truncate` false: names the index, the length and the limit.
+            With `truncate` false: names the index, the length and the limit. An unknown side.
         """
+        if side is not None:
+            check_known("truncation_side", side, get_args(Side))
         encodings: list[Encoding] = []
         truncated: list[int] = []
         for index, text in enumerate(texts, first):

@@ -50,7 +50,7 @@ def test_without_the_extra(
     ("options", "message"),
     [
         ([], "which model?"),
-        (["tag", "--api-key", ""], "--api-key is empty"),
+        (["tag", "--api-key", ""], "api_key is empty"),
         (["tag", "--port", "70000"], "--port is 70000"),
         (["tag", "--payload-limit", "0"], "payload_limit is 0"),
         (["tag", "--served-model-name", "a", "--served-model-name", "b"], "1 models and 2"),

@@ -56,7 +56,7 @@ class Blocked:
     ("body", "message"),
     [
         ({}, "inputs: Field required"),
-        ({"inputs": None}, "inputs: expected a text"),
+        ({"inputs": None}, "inputs: Field required"),
         ({"inputs": [1, "a"]}, "inputs: item 0: expected a text or token ids"),
         ({"inputs": [True]}, "inputs: item 0"),
         ({"inputs": [1.5]}, "inputs: item 0"),

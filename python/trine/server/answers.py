@@ -23,12 +23,13 @@ END = b"data: [DONE]\n\n"
 _LEAST = -9999.0
 
 
-def usage(tally: Tally) -> dict[str, int]:
-    """Return what a request cost, in tokens."""
+def usage(tally: Tally, times: int = 1) -> dict[str, int]:
+    """Return what a request cost, in tokens; a prompt that is answered `times` counts once."""
+    prompts = tally.tokens // times
     return {
-        "prompt_tokens": tally.tokens,
+        "prompt_tokens": prompts,
         "completion_tokens": tally.written,
-        "total_tokens": tally.tokens + tally.written,
+        "total_tokens": prompts + tally.written,
     }
 
 
@@ -49,10 +50,10 @@ class Form(ABC):
         self._model = model
         self._text_length = 0
 
-    def answer(self, generations: Sequence[Generation], tally: Tally) -> dict[str, Any]:
-        """Return the whole answer."""
+    def answer(self, generations: Sequence[Generation], tally: Tally, times: int) -> dict[str, Any]:
+        """Return the whole answer, with `times` generations of each prompt."""
         choices = [self._choice(i, found) for i, found in enumerate(generations)]
-        return self._frame(self.whole, choices) | {"usage": usage(tally)}
+        return self._frame(self.whole, choices) | {"usage": usage(tally, times)}
 
     def piece(self, text: str, logprobs: list[TokenLogprob] | None, *, counted: bool) -> bytes:
         """Return an event with a piece of text."""

@@ -23,8 +23,9 @@ def make_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["server"])
 
     @router.get("/health", summary="200 while requests are taken")
-    @router.get("/ping", include_in_schema=False)
-    @router.get("/", include_in_schema=False)
+    @router.head("/health", include_in_schema=False)
+    @router.api_route("/ping", methods=["GET", "HEAD"], include_in_schema=False)
+    @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def health() -> Response:
         return Json({"status": "ok"})
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.types import Scope
+
+_FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:|~)?[/\\](?:[^/\\:\"'\n]+[/\\])*(?=[^/\\\s:\"']+)")
 
 # What TEI calls them, and what OpenAI does.
 _TEI_TYPES = {400: "Validation", 413: "Validation", 422: "Validation", 429: "Overloaded"}
@@ -76,14 +79,14 @@ def understand(error: BaseException, scope: Scope) -> Failure:
         return Failure(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, RequestValidationError):
         return _invalid(error)
-    if isinstance(error, Error):
-        return Failure(_status(error, scope), str(error))
+    if isinstance(error, InputError):
+        return Failure(422, str(error))
+    if isinstance(error, Error):  # of the model: its file is enough, folders are the server's
+        return Failure(_status(error, scope), _FOLDERS.sub("", str(error)))
     return Failure(500, "the server failed; its log says how")
 
 
 def _status(error: Error, scope: Scope) -> int:
-    if isinstance(error, InputError):
-        return 422
     return 424 if isinstance(error, ModelError) and not is_openai(scope) else 500
 
 

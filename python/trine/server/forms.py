@@ -7,7 +7,7 @@ not.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema, model_validator
 
 # More candidates than this serve nobody, and each of them costs.
 MOST_CANDIDATES = 1000
@@ -98,6 +98,14 @@ class Request(BaseModel):
     """What every body may have."""
 
     model: str | None = Field(None, description="a name of /v1/models; by default the first")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_absent(cls, data: Any) -> Any:
+        """Take null for a field that isn't there: many clients write defaults so."""
+        if not isinstance(data, dict):
+            return data
+        return {name: value for name, value in data.items() if value is not None}
 
 
 class Cut(Request):

@@ -25,7 +25,9 @@ LOG = logging.getLogger("trine.server")
 # Probes have no keys; pages that describe the routes tell nothing of the models.
 _OPEN = frozenset({"/", "/health", "/ping", "/metrics", "/docs", "/openapi.json"})
 
-LEFT = "trine.left"  # in a request's scope: its client went before the answer's end
+# In a request's scope: its client went before the answer's end; the status of what failed after
+# its beginning.
+LEFT, FAILED = "trine.left", "trine.failed"
 
 
 class Gate:
@@ -54,12 +56,12 @@ class Gate:
             await self._app(scope, self._bounded(receive), noted)
         except Exception as error:  # noqa: BLE001 - the last place where it can be answered
             if not isinstance(error, Failure):
-                _log_failure(error)
+                log_failure(error)
             if status == 0:
                 await reply(error, scope)(scope, receive, noted)
         finally:
             seconds = time.perf_counter() - begun
-            status = 499 if scope.get(LEFT) else status or 500
+            status = 499 if scope.get(LEFT) else scope.get(FAILED) or status or 500
             self._metrics.answered(_route(scope), status, seconds)
             # A path is the client's, and may have line breaks.
             path = quote(str(scope["path"])[:200])
@@ -111,7 +113,7 @@ def _route(scope: Scope) -> str:
     return str(getattr(route, "path", "other"))
 
 
-def _log_failure(error: Exception) -> None:
+def log_failure(error: BaseException) -> None:
     """Log where it happened; messages may have words of the client's."""
     frames = "".join(traceback.format_tb(error.__traceback__))
     LOG.error("%s\n%s", type(error).__name__, frames.rstrip())

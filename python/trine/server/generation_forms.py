@@ -3,7 +3,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from trine._core import InputError
 from trine.server import forms
@@ -76,6 +76,13 @@ class Message(BaseModel):
     role: str
     content: Content = ""
     name: str | None = None
+    tool_calls: list[Any] | None = None
+
+    @model_validator(mode="after")
+    def _no_tools(self) -> "Message":
+        if self.tool_calls or self.role in ("tool", "function"):
+            raise ValueError("tools are not supported")
+        return self
 
     def plain(self) -> dict[str, str]:
         """Return what chat templates read."""

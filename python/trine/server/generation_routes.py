@@ -11,6 +11,7 @@ from trine._core import InputError
 from trine.generation import Stream
 from trine.server.answers import END, ChatForm, Form, TextForm
 from trine.server.context import Context, costs
+from trine.server.failures import Failure
 from trine.server.generation_forms import Chat, Completion, Generation
 from trine.server.replies import Json
 from trine.server.streams import EventStream
@@ -37,6 +38,8 @@ async def _generate(
     context: Context, request: Request, body: Generation, form: type[Form]
 ) -> Response:
     name, model = context.registry.choose(body.model, Generator)
+    if form is ChatForm and not model.has_chat_template:
+        raise Failure(422, f"{name!r} has no chat template; /v1/completions needs none")
     prompts = [prompt for prompt in body.prompts for _ in range(body.n or 1)]
     context.check_batch(len(prompts), "prompt")
     options = body.sampling(context.settings.max_new_tokens)
@@ -58,7 +61,7 @@ async def _generate(
         return model.generate(prompts, cancel=cancel, **options)
 
     found, tally = await context.run(request, name, whole, cancel)
-    return Json(form(name).answer(found, tally), headers=costs(tally))
+    return Json(form(name).answer(found, tally, body.n or 1), headers=costs(tally))
 
 
 def _emit(pieces: Stream, form: Form, body: Generation, emit: Callable[[bytes], None]) -> None:

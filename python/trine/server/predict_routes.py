@@ -29,6 +29,8 @@ _OPTIONS: dict[type[Task], frozenset[str]] = {
 }
 PREDICTORS = tuple(_OPTIONS)
 
+_MOST_ANSWERS = 1 << 13  # candidates for masks in one request
+
 
 def make_router(context: Context) -> APIRouter:
     """Return /predict, and what classifiers have beside it."""
@@ -40,6 +42,8 @@ def make_router(context: Context) -> APIRouter:
         items, single, count = _READ[_kind(model)](body.inputs)
         context.check_batch(count)
         options = _options(context, model, body)
+        if isinstance(model, Filler):
+            _check_masks(model, items, options.get("top_k", 5))
 
         def call() -> Any:
             results = model.predict(items, **options)
@@ -63,6 +67,8 @@ def _add_classifiers(context: Context, router: APIRouter, aliases: tuple[str, ..
         name, model = context.registry.choose(body.model, Classifier)
         count = 1 if isinstance(body.inputs, str) else len(body.inputs)
         context.check_batch(count * len(body.labels))
+        if not any(label.lower().startswith("entail") for label in model.labels):
+            raise Failure(422, f"{name!r} has no label for entailment, which /zero_shot needs")
 
         def call() -> Any:
             return model.zero_shot(
@@ -121,6 +127,15 @@ def _add_classifiers(context: Context, router: APIRouter, aliases: tuple[str, ..
 
     for path in aliases:
         router.add_api_route(path, rerank, methods=["POST"], include_in_schema=False)
+
+
+def _check_masks(model: Filler, texts: list[str], top_k: int) -> None:
+    """Refuse what would be answered with more than so many candidates, a whole text each."""
+    masks = sum(text.count(model.mask_token) for text in texts)
+    if masks * top_k > _MOST_ANSWERS:
+        raise Failure(
+            413, f"{masks} masks with {top_k} candidates each: the most is {_MOST_ANSWERS}"
+        )
 
 
 def _result(row: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from trine.arguments import check_count
+from trine._core import InputError
+from trine.arguments import check_int
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,7 @@ class Settings:
             "payload_limit",
             "max_new_tokens",
         ):
-            check_count(name, getattr(self, name))
+            check_int(name, getattr(self, name))
+        key = self.api_key
+        if key is not None and (not key or key != key.strip()):
+            raise InputError("api_key is empty, or begins or ends with white space")

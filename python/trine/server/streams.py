@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
-from threading import Event
+from threading import Event, Semaphore
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
+from trine._core import Error
 from trine.server.failures import Failure, body, understand
-from trine.server.gate import LEFT
+from trine.server.gate import FAILED, LEFT, log_failure
 from trine.server.replies import to_json
 from trine.server.work import disconnected
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from trine.server.work import Worker
+
+_MOST_PIECES = 256  # that wait for a client
+_PATIENCE = 60.0  # seconds
 
 
 class EventStream(Response):
@@ -39,6 +43,7 @@ class EventStream(Response):
         self._pieces: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._first: bytes | None = b""
         self._error: BaseException | None = None
+        self._room = Semaphore(_MOST_PIECES)
         self.cancel = Event()
 
     async def begin(
@@ -64,6 +69,7 @@ class EventStream(Response):
             if not first.done():
                 first.cancel()
                 self.cancel.set()
+                job.cancel()  # one that waits gives its place back
         if not first.done():
             raise Failure(499, "the client has gone")
         self._first = first.result()
@@ -71,7 +77,13 @@ class EventStream(Response):
             raise self._error
 
     def emit(self, piece: bytes) -> None:
-        """Send a piece; for the thread that makes them."""
+        """Send a piece; for the thread that makes them, which waits for a client that reads slowly.
+
+        One that reads nothing for a minute has the generation cancelled.
+        """
+        if not self._room.acquire(timeout=_PATIENCE):
+            self.cancel.set()
+            return
         self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
 
     def _end(self, error: BaseException | None) -> None:
@@ -90,6 +102,7 @@ class EventStream(Response):
             piece = self._first
             while piece is not None:
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._room.release()
                 pending = asyncio.ensure_future(self._pieces.get())
                 await asyncio.wait((pending, left), return_when=asyncio.FIRST_COMPLETED)
                 if not pending.done():
@@ -99,6 +112,9 @@ class EventStream(Response):
                 piece = pending.result()
             if self._error is not None:
                 failure = understand(self._error, scope)
+                scope[FAILED] = failure.status_code
+                if failure.status_code == 500 and not isinstance(self._error, Error):
+                    log_failure(self._error)
                 content = to_json(body(failure, openai=True))
                 await send(
                     {

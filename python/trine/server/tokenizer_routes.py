@@ -6,10 +6,15 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from trine._core import InputError, ModelError
+from trine.arguments import check_unicode
 from trine.server import forms
 from trine.server.context import Context
+from trine.server.failures import Failure
 from trine.tasks.base import Task
 from trine.tasks.embedder import Embedder
+
+# A token takes thirty times as many bytes of the answer as of the text.
+_MOST_CHARACTERS = 1 << 18
 
 
 def make_router(context: Context) -> APIRouter:
@@ -22,10 +27,15 @@ def make_router(context: Context) -> APIRouter:
         name, model = served.name, served.model
         texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
         context.check_batch(len(texts))
+        if sum(map(len, texts)) > _MOST_CHARACTERS:
+            raise Failure(413, f"inputs has more than {_MOST_CHARACTERS} characters")
 
         def call() -> Any:
             prompt = _prompt(model, body.prompt_name)
-            return [_tokens(model, prompt + x, special=body.add_special_tokens) for x in texts]
+            return [
+                _tokens(model, check_unicode(f"inputs.{i}", prompt + x), body.add_special_tokens)
+                for i, x in enumerate(texts)
+            ]
 
         return await context.answer(request, name, call)
 
@@ -67,8 +77,9 @@ def _prompt(model: Task, name: str | None) -> str:
     return prompts[name]
 
 
-def _tokens(model: Task, text: str, *, special: bool) -> list[dict[str, Any]]:
-    found = _tokenizer(model).encode(text, add_special_tokens=special)
+def _tokens(model: Task, text: str, special: bool) -> list[dict[str, Any]]:  # noqa: FBT001
+    _tokenizer(model)
+    found = model._encoder.encoding(text, special=special)  # noqa: SLF001
     rows = zip(found.ids, found.tokens, found.offsets, found.special_tokens_mask, strict=True)
     return [
         {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from threading import Lock
+from threading import Event, Lock
 from typing import TYPE_CHECKING, TypeVar
 
 from trine.server.failures import Failure
@@ -18,7 +18,6 @@ from trine.tally import Tally, tallied
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
-    from threading import Event
 
     from starlette.types import Receive
 
@@ -42,14 +41,18 @@ class Worker:
 
     def __init__(self, most: int, metrics: Metrics) -> None:
         self.threads = min(most, _MOST_THREADS)
-        self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="trine-serve")
+        self._pool: ThreadPoolExecutor | None = None
         self._most, self._metrics = most, metrics
         self._lock = Lock()
         self._admitted = self._running = 0
         metrics.watch(lambda: self._admitted, lambda: self._admitted - self._running)
 
-    def submit(self, model: str, call: Callable[[], R]) -> Future[tuple[R, Tally]]:
+    def submit(
+        self, model: str, call: Callable[[], R], gone: Event | None = None
+    ) -> Future[tuple[R, Tally]]:
         """Begin a call on a thread, and count what it costs.
+
+        Between two runs of an encoder it ends, by `CancelledError`, if its client has `gone`.
 
         Raises
         ------
@@ -60,12 +63,19 @@ class Worker:
             if self._admitted >= self._most:
                 raise Failure(429, "the server is overloaded", headers={"Retry-After": "1"})
             self._admitted += 1
+        # A call that is cancelled while it waits stays in the pool's queue: not with its inputs.
+        box = [call]
+
+        def over(_: object) -> None:
+            box.clear()
+            self._release()
+
         try:
-            job = self._pool.submit(self._run, model, call)
+            job = self._threads().submit(self._run, model, box, gone or Event())
         except BaseException:
             self._release()
             raise
-        job.add_done_callback(lambda _: self._release())
+        job.add_done_callback(over)
         return job
 
     async def run(
@@ -80,7 +90,8 @@ class Worker:
         A client that leaves takes with it a call that hasn't begun, and by `cancel` one that can
         be stopped.
         """
-        job = self.submit(model, call)
+        gone = Event()
+        job = self.submit(model, call, gone)
         left = asyncio.ensure_future(disconnected(receive))
         done = asyncio.wrap_future(job)
         done.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -93,18 +104,29 @@ class Worker:
             left.cancel()
             if not done.done():
                 job.cancel()
+                gone.set()
                 if cancel is not None:
                     cancel.set()
 
     def close(self) -> None:
-        """Wait for what runs."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Wait for what runs. Another call starts the threads again."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, model: str, call: Callable[[], R]) -> tuple[R, Tally]:
+    def _threads(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="trine-serve")
+            return self._pool
+
+    def _run(self, model: str, box: list[Callable[[], R]], gone: Event) -> tuple[R, Tally]:
         with self._lock:
             self._running += 1
         try:
-            with tallied() as tally:
+            call = box.pop()
+            with tallied(gone) as tally:
                 try:
                     return call(), tally
                 finally:

@@ -365,6 +365,8 @@ class Task(ABC):
             whole = len(planned) == len(tokens)  # then there is nothing to gather
             rows = np.arange(len(tokens)) if whole else planned
             part = tokens if whole else tokens.select(rows)
+            if counted is not None:
+                counted.check()
             begun = time.perf_counter()
             results = self._core.run(
                 part.ids,

@@ -276,6 +276,11 @@ class Generator(Task):
         own = self._own_eos()
         return () if own is None else (own,)
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` works."""
+        return self._template is not None
+
     @cached_property
     def _template(self) -> str | None:
         return self._tokenizer.chat_template()
