@@ -107,10 +107,10 @@ class _Fields:
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self.values.get(name, default)
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = fits and 0 < value < math.inf  # type: ignore[operator]
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else 0
+        fits = 0 < number < math.inf
         require(fits, f"rope_parameters: {self.kind} needs {name} above 0, but it is {value!r}")
-        return float(value)  # type: ignore[arg-type]
+        return float(number)
 
     def optional(self, name: str) -> float | None:
         return self.number(name) if name in self.values else None

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bodies of OpenAI's routes for text, and how they are answered."""
 
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, model_validator
@@ -91,7 +92,7 @@ class Message(BaseModel):
         return found | ({"name": self.name} if self.name else {})
 
 
-class Generation(forms.Request, extra="allow"):
+class Generation(forms.Request, ABC, extra="allow"):
     """How to generate. Without a temperature the likeliest token is taken each time."""
 
     max_tokens: int | None = Field(None, ge=1)
@@ -108,19 +109,19 @@ class Generation(forms.Request, extra="allow"):
     stream_options: StreamOptions | None = None
 
     @property
+    @abstractmethod
     def limit(self) -> int:
         """Most tokens that are wanted."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def likely(self) -> int | None:
         """Log-probabilities that are wanted in each place."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def prompts(self) -> list[Any]:
         """All prompts: texts, token ids, or a conversation."""
-        raise NotImplementedError
 
     @property
     def usage_in_stream(self) -> bool:
