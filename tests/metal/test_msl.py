@@ -20,6 +20,7 @@ CLANG = next(
     (c for c in ("clang++", *(f"clang++-{v}" for v in range(22, 13, -1))) if shutil.which(c)), None
 )
 FLAGS = [
+    "--target=arm64-apple-macos11",  # there every clang has _Float16; for x86-64 it came with 15
     *("-x", "c++", "-std=c++14", "-pedantic-errors", "-D__METAL_VERSION__=240"),
     *("-Wall", "-Wextra", "-Werror", "-Wno-unknown-attributes", "-Wno-unused-parameter"),
     *("-fno-exceptions", "-fno-rtti", "-nostdinc", "-nostdinc++", "-Itests/metal/msl", "-Imetal"),
