@@ -40,8 +40,11 @@ void save(const py::object& model, const std::filesystem::path& path,
 
 void bind_compiled(py::module_& m) {
   py::class_<CompiledFile>(m, "CompiledFile")
-      .def(py::init<const std::filesystem::path&>(), py::arg("path"),
-           py::call_guard<py::gil_scoped_release>())
+      .def(py::init([](const std::filesystem::path& path) {
+             const py::gil_scoped_release release;
+             return std::make_unique<CompiledFile>(path);
+           }),
+           py::arg("path"))
       .def("find",
            [](const CompiledFile& file, const std::string& key) -> py::object {
              const auto found = file.metadata().find(key);

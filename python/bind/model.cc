@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <mutex>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -40,13 +41,13 @@ std::span<const int32_t> view(const Ids& array, const char* what) {
 }
 
 // The Python object: an engine that can be closed. Closing while calls run waits for none of them:
-// each holds the engine.
+// each holds the engine. The lock is for a Python without a GIL.
 class Model {
  public:
   explicit Model(std::shared_ptr<Engine> engine) : engine_(std::move(engine)) {}
 
   std::shared_ptr<Engine> engine() const {
-    // Under the GIL, as is close().
+    const std::lock_guard lock(mutex_);
     if (!engine_) throw InputError("the model is closed");
     return engine_;
   }
@@ -129,9 +130,14 @@ class Model {
     return out;
   }
 
-  void close() { engine_.reset(); }
+  void close() {
+    std::shared_ptr<Engine> last;  // goes when the lock is free again
+    const std::lock_guard lock(mutex_);
+    last.swap(engine_);
+  }
 
  private:
+  mutable std::mutex mutex_;
   std::shared_ptr<Engine> engine_;
 };
 

@@ -66,7 +66,9 @@ void bind_machine(py::module_& m) {
 
 }  // namespace trine::python
 
-PYBIND11_MODULE(_core, m) {
+// Models, sessions and what is read from files may be used by several threads with no GIL; a graph
+// and its weights have one thread while they are built.
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.doc() = "The C++ core of trine; use the package trine instead.";
   m.attr("__version__") = trine::core_version();
   trine::python::bind_errors(m);

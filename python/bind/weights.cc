@@ -20,9 +20,10 @@ std::shared_ptr<WeightStore> open_one(const std::filesystem::path& path) {
   return path.extension() == ".json" ? WeightStore::open_index(path) : WeightStore::open({path});
 }
 
+using Files = std::vector<std::pair<std::filesystem::path, std::string>>;
+
 // The first file's store, and the others' tensors in it under their prefixes.
-std::shared_ptr<WeightStore> open(
-    const std::vector<std::pair<std::filesystem::path, std::string>>& files) {
+std::shared_ptr<WeightStore> open(const Files& files) {
   auto all = std::make_shared<WeightStore>();
   for (const auto& [path, prefix] : files) {
     std::shared_ptr<WeightStore> store = open_one(path);
@@ -139,7 +140,12 @@ std::shared_ptr<WeightStore> open_meta(const std::vector<std::filesystem::path>&
 
 void bind_weights(py::module_& m) {
   py::class_<WeightStore, std::shared_ptr<WeightStore>>(m, "WeightStore")
-      .def(py::init(&open), py::arg("files"), py::call_guard<py::gil_scoped_release>())
+      // A call_guard would hold on while pybind11 puts the object into its tables.
+      .def(py::init([](const Files& files) {
+             const py::gil_scoped_release release;
+             return open(files);
+           }),
+           py::arg("files"))
       .def_static("open_gguf", &open_gguf, py::arg("path"), py::arg("names"),
                   py::call_guard<py::gil_scoped_release>())
       .def_static("open_meta", &open_meta, py::arg("shards"), py::arg("names"),

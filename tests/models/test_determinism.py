@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -79,3 +81,34 @@ def test_many_callers_at_once(model: trine.Embedder) -> None:
         for _ in range(4):
             for got, want in zip(pool.map(model.encode, texts), expected, strict=True):
                 assert np.array_equal(got, want)
+
+
+def test_closing_while_others_call() -> None:
+    """A call that has begun gives its vector; one that comes later, an error that says why."""
+    texts = [f"text number {i} " * (1 + i % 7) for i in range(8)]
+    with trine.load(SENTENCE, dtype="float32", device="cpu") as model:
+        expected = model.encode(texts)
+    for _ in range(10):
+        loaded = trine.load(SENTENCE, dtype="float32", device="cpu", threads=2)
+        vectors = [loaded.encode(text) for text in texts]
+        begun = threading.Barrier(9)
+
+        def work(
+            i: int,
+            model: Any = loaded,
+            vectors: list[np.ndarray] = vectors,
+            begun: threading.Barrier = begun,
+        ) -> None:
+            begun.wait()
+            while True:
+                vectors[i] = model.encode(texts[i])
+
+        with ThreadPoolExecutor(8) as pool:
+            running = [pool.submit(work, i) for i in range(8)]
+            begun.wait()
+            time.sleep(0.02)
+            loaded.close()
+            for call in running:
+                with pytest.raises(trine.InputError, match="the model is closed"):
+                    call.result()
+        assert np.array_equal(vectors, expected)
