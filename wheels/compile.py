@@ -20,7 +20,6 @@ HERE = Path(__file__).resolve().parent
 ZIG = Path(ziglang.__file__).with_name("zig")
 # -O3 is CMake's, too, but not where it looks what the compiler is: that would cost a second libc++.
 COMMON = ["-O3", "-fno-omit-frame-pointer"]
-BACKEND = ["scikit-build-core", "pybind11", "pathspec", "packaging", "cmake", "ninja"]
 
 
 def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
@@ -36,17 +35,10 @@ def run(*command: object, cwd: Path | None = None, env: dict[str, str] | None = 
     return done.stdout
 
 
-def make_environment(python: Path, folder: Path) -> Path:
-    """Make an environment of a Python with the pinned build tools; returns its interpreter."""
-    interpreter = folder / "bin" / "python"
-    pins = (HERE / "requirements.txt").read_text()
-    stamp = folder / "requirements.txt"
-    if not stamp.exists() or stamp.read_text() != pins:
-        run(python, "-m", "venv", "--clear", folder)
-        wanted = [pin for pin in pins.split("\n") if pin.split("==")[0] in BACKEND]
-        run(interpreter, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted)
-        stamp.write_text(pins)
-    return interpreter
+def pins(*names: str) -> list[str]:
+    """Return the lines of requirements.txt that pin these packages."""
+    listed = (HERE / "requirements.txt").read_text().splitlines()
+    return [line for line in listed if line.split("==")[0] in names]
 
 
 def write_tools(target: Target, folder: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -17,7 +16,8 @@ import archive
 import manifest
 from arm64 import CPP, run_cpp_tests
 from check import check_sdist, check_wheel
-from compile import compile_tests, compile_wheel, make_environment, run
+from compile import compile_tests, compile_wheel, run
+from pythons import find_python, make_build_environment, own_version
 from repair import repair
 from targets import PYTHONS, TARGETS, Target
 from trial import try_wheel
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--python",
         action="append",
-        metavar="3.N",
+        metavar="3.N[t]",
         help=f"may be repeated; by default {', '.join(PYTHONS)} if targets are named",
     )
     parser.add_argument("--twice", action="store_true", help="build twice and compare the bytes")
@@ -60,19 +60,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sdist", action="store_true", help="make the sdist and nothing else")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="by default dist/")
     return parser.parse_args()
-
-
-def find_python(version: str) -> Path:
-    """Return an interpreter of a version: of the PATH, or of pyenv."""
-    if version == platform.python_version().rpartition(".")[0]:
-        return Path(sys.executable)
-    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = sorted(pyenv.glob(f"{version}.*/bin/python"))
-    if found:
-        return found[-1]
-    if path := shutil.which(f"python{version}"):
-        return Path(path)
-    raise SystemExit(f"no Python {version} here; name others by --python")
 
 
 def source_epoch() -> int:
@@ -107,7 +94,8 @@ def build(
         (source,) = (work / "source").iterdir()
         for python in pythons:
             started = time.monotonic()
-            interpreter = make_environment(find_python(python), ROOT / "build" / "wheels" / python)
+            folder = ROOT / "build" / "wheels" / python
+            interpreter = make_build_environment(find_python(python), folder)
             raw = compile_wheel(target, python, interpreter, source, work, epoch)
             wheel, debug = repair(target, raw, output, work / python, epoch)
             print(f"{wheel.name}: built in {time.monotonic() - started:.0f} s", flush=True)
@@ -126,8 +114,7 @@ def main() -> None:
     if unknown := set(names) - set(TARGETS):
         raise SystemExit(f"no target {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
     named = options.all or options.targets
-    own = platform.python_version().rpartition(".")[0]
-    pythons = options.python or (list(PYTHONS) if named else [own])
+    pythons = options.python or (list(PYTHONS) if named else [own_version()])
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     epoch = source_epoch()

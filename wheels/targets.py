@@ -5,7 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")  # t: free-threaded
+
+
+def wheel_tag(python: str) -> str:
+    """Return a wheel's tags of Python and ABI for a version such as 3.11 or 3.14t."""
+    xy = python.replace(".", "")
+    return f"cp{xy.rstrip('t')}-cp{xy}"
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class Target:
         return self.system == "Linux"
 
     def module(self, python: str) -> str:
-        """Return the suffix of an extension module for a version such as 3.11."""
+        """Return the suffix of an extension module for a version such as 3.11 or 3.14t."""
         return self.extension.format(xy=python.replace(".", ""))
 
 

