@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,15 @@ def test_nothing_but_the_c_interface_is_exported() -> None:
     names = [line.split()[-1].partition("@")[0] for line in listed.splitlines()]
     assert "trine_model_run" in names
     assert [name for name in names if not name.startswith("trine_")] == []
+
+
+if sysconfig.get_config_var("Py_GIL_DISABLED"):
+
+    def test_the_gil_stays_off(tmp_path: Path) -> None:
+        """Neither this module nor numpy and tokenizers turn it on, with a warning, as they load."""
+        code = "import sys, trine; trine.load(sys.argv[1]).encode('A text'); "
+        code += "print(sys._is_gil_enabled())"
+        with trine.load(ROOT / "tests" / "golden" / "sentence") as model:
+            model.save(tmp_path / "m.trine")
+        command = (sys.executable, "-W", "error", "-c", code, tmp_path / "m.trine")
+        assert run(*command).strip() == "False"

@@ -15,6 +15,8 @@ import re
 import shutil
 import sys
 import sysconfig
+import tempfile
+from hashlib import sha256
 from pathlib import Path
 from pprint import pformat
 
@@ -51,7 +53,9 @@ def find_python(version: str) -> Path:
     found = [x for x in sorted(pyenv.glob("*/bin/python")) if exact.fullmatch(x.parts[-3])]
     if found:
         return found[-1]
-    if path := shutil.which(f"python{version}"):
+    # A free-threaded 3.14 is installed as python3.14, too.
+    asked = ("-c", "import sys; print(end=sys.abiflags)")
+    if (path := shutil.which(f"python{version}")) and run(path, *asked) == version[4:]:
         return Path(path)
     if version in MADE and platform.machine() == "x86_64":
         return make_python(version, "x86_64")
@@ -76,30 +80,34 @@ def install(version: str, machine: str, site: Path, *what: object) -> None:
 
 
 def make_python(version: str, machine: str) -> Path:
-    """Put an interpreter together, once; returns its program."""
-    base = FOLDER / f"{version}-{machine}"
-    stamp = base / "made.txt"
-    content = Path(__file__).read_text() + (HERE / "startup.py").read_text()
-    if stamp.exists() and stamp.read_text() == content:
+    """Put an interpreter together, once; returns its program.
+
+    The folder's name says what it was made by, so that none changes under environments of it.
+    """
+    recipe = Path(__file__).read_bytes() + (HERE / "startup.py").read_bytes()
+    base = FOLDER / f"{version}-{machine}-{sha256(recipe).hexdigest()[:8]}"
+    if base.exists():
         return base / "bin" / "python"
-    shutil.rmtree(base, ignore_errors=True)
-    short = f"python{version}"
-    library = base / "lib" / short
     root = debian_root()
-    ignored = shutil.ignore_patterns("lib-dynload", "_sysconfig*", "sitecustomize.py", "config-*")
-    shutil.copytree(root / "usr" / "lib" / "python3.14", library, ignore=ignored)
-    shutil.copytree(root / "usr" / "include" / "python3.14", base / "include" / short)
-    write_config(root, base / "include" / short / "pyconfig.h", version)
-    write_settings(library, base, version, machine)
-    shutil.copy(HERE / "startup.py", library / "__init__python.py")
-    packed = base / "packed"
-    install(version, machine, packed, "--no-deps", PROGRAM)
-    (program,) = (packed / "freeze_core" / "bases").glob("console-cpython-*")
-    shutil.move(packed / "freeze_core" / "lib", library / "lib-dynload")
-    shutil.move(packed / "freeze_core.libs", base / "lib")  # where the modules look for them
-    copy_program(program, base, library)
-    shutil.rmtree(packed)
-    stamp.write_text(content)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=FOLDER) as name:
+        work = Path(name) / "base"
+        short = f"python{version}"
+        library = work / "lib" / short
+        others = ("config-*", "build-details*", "EXTERNALLY-MANAGED")  # Debian's own build
+        ignored = shutil.ignore_patterns("lib-dynload", "_sysconfig*", "sitecustomize.py", *others)
+        shutil.copytree(root / "usr" / "lib" / "python3.14", library, ignore=ignored)
+        shutil.copytree(root / "usr" / "include" / "python3.14", work / "include" / short)
+        write_config(root, work / "include" / short / "pyconfig.h", version)
+        write_settings(library, base, version, machine)
+        shutil.copy(HERE / "startup.py", library / "__init__python.py")
+        packed = Path(name) / "packed"
+        install(version, machine, packed, "--no-deps", PROGRAM)
+        shutil.move(packed / "freeze_core" / "lib", library / "lib-dynload")
+        shutil.move(packed / "freeze_core.libs", work / "lib")  # where the modules look for them
+        (program,) = (packed / "freeze_core" / "bases").glob("console-cpython-*")
+        copy_program(program, work, Path("..") / "lib" / short)
+        work.rename(base)
     return base / "bin" / "python"
 
 
@@ -182,7 +190,9 @@ def make_build_environment(interpreter: Path, folder: Path) -> Path:
     """Make an environment with the pinned build tools, once; returns its interpreter."""
     stamp = folder / "requirements.txt"
     wanted = pins(*BACKEND)
-    content = "".join(f"{line}\n" for line in [archive.sha256(interpreter), *wanted])
+    content = "".join(
+        f"{line}\n" for line in [str(interpreter), archive.sha256(interpreter), *wanted]
+    )
     made = folder / "bin" / "python"
     if not stamp.exists() or stamp.read_text() != content:
         make_environment(interpreter, folder)
