@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from hashlib import sha1
 from typing import TYPE_CHECKING
 
 from elftools.elf.dynamic import DynamicSection
@@ -27,7 +28,6 @@ class Binary:
     name: str = ""  # SONAME or install name
     paths: list[str] = field(default_factory=list)  # RPATH, RUNPATH
     build_id: str = ""
-    debug_link: str = ""
     has_debug: bool = False
     has_symbols: bool = False
     executable_stack: bool = False
@@ -58,8 +58,6 @@ def read_elf(path: Path) -> Binary:  # noqa: C901
         for section in elf.iter_sections():
             if section.name == ".note.gnu.build-id":
                 binary.build_id = next(section.iter_notes())["n_desc"]
-            elif section.name == ".gnu_debuglink":
-                binary.debug_link = section.data().partition(b"\0")[0].decode()
             elif section.name == ".debug_info":
                 binary.has_debug = section["sh_type"] != "SHT_NOBITS"
             elif section.name == ".symtab":
@@ -79,6 +77,40 @@ def read_elf(path: Path) -> Binary:  # noqa: C901
                             number = tuple(map(int, found[1].split(".")))
                             binary.glibc = max(binary.glibc, number)
     return binary
+
+
+def find_build_id(path: Path) -> tuple[int, int]:
+    """Return where in an ELF file its build ID begins and ends."""
+    with path.open("rb") as file:
+        section = ELFFile(file).get_section_by_name(".note.gnu.build-id")
+        if section is None:
+            raise ValueError(f"{path.name} has no build ID")
+        name, size = struct.unpack_from("<II", section.data())  # the lengths of both
+        start = section["sh_offset"] + 12 + (name + 3) // 4 * 4
+    return start, start + size
+
+
+def content_id(path: Path) -> bytes:
+    """Return the build ID of an ELF file's content: the SHA-1 of all but the ID itself."""
+    start, end = find_build_id(path)
+    data = bytearray(path.read_bytes())
+    data[start:end] = bytes(end - start)
+    return sha1(data, usedforsecurity=False).digest()[: end - start]
+
+
+def write_build_id(path: Path, build_id: bytes) -> None:
+    """Put another build ID of the same length into an ELF file."""
+    start, end = find_build_id(path)
+    data = bytearray(path.read_bytes())
+    if end - start != len(build_id):
+        raise ValueError(f"{path.name} has a build ID of {end - start} bytes, not {len(build_id)}")
+    data[start:end] = build_id
+    path.write_bytes(data)
+
+
+def debug_file(build_id: str) -> str:
+    """Return where debuggers look for an ID below their folder of debug information."""
+    return f".build-id/{build_id[:2]}/{build_id[2:]}.debug"
 
 
 def read_dynamic(section: DynamicSection, binary: Binary) -> None:

@@ -237,12 +237,12 @@ def debug(wheel: Wheel) -> None:
             continue
         require(not binary.has_symbols, f"{name} has a table of local symbols")
         folder = wheel.path.parent / "debug" / f"{wheel_tag(wheel.python)}-{wheel.target.name}"
-        other = folder / f"{Path(name).name}.debug"
-        require(binary.debug_link == other.name, f"{name} names {other.name}")
+        made = binaries.content_id(wheel.folder / name).hex()
+        require(binary.build_id == made, f"{name}: build ID {binary.build_id}, not its content's")
         if folder.parent.exists():  # a wheel may be moved without it
-            apart = binaries.read(other)
-            require(apart.has_debug, f"{other.name} has debug information")
-            require(apart.build_id == binary.build_id != "", f"{other.name}: build ID")
+            apart = binaries.read(folder / binaries.debug_file(made))
+            require(apart.has_debug, f"{name}: debug information at its build ID")
+            require(apart.build_id == made, f"{name}: build ID of its debug information")
 
 
 def paths(wheel: Wheel) -> None:

@@ -126,10 +126,11 @@ def compile_wheel(
         "install.strip": "false",
         **{f"cmake.define.{k}": v for k, v in cmake_defines(target, tools, python).items()},
     }
+    folders = (build, source, HERE.parent / "build" / "wheels", ZIG.parent)
     environment = {
         "PATH": f"{interpreter.parent}{os.pathsep}{os.environ['PATH']}",
-        "CFLAGS": flags(target, build, source),
-        "CXXFLAGS": flags(target, build, source),
+        "CFLAGS": flags(target, *folders),
+        "CXXFLAGS": flags(target, *folders),
         "LDFLAGS": link_flags(target),
         "SOURCE_DATE_EPOCH": str(epoch),
         "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1),

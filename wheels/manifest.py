@@ -33,7 +33,10 @@ def entry(
         "python": python,
         "zig_target": target.zig,
         "files": files,
-        "debug": {p.name: archive.sha256(p) for p in sorted(debug.iterdir())},
+        "debug": {
+            p.relative_to(debug).as_posix(): archive.sha256(p)
+            for p in sorted(debug.rglob("*.debug"))
+        },
         "compile_commands": command_lines(build, source),
         "link_flags": link_flags(target),
     }

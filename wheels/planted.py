@@ -90,6 +90,10 @@ def needed_library(folder: Path) -> None:
     patch(library(folder), b"libdl.so.2", b"libxy.so.2")
 
 
+def changed_library(folder: Path) -> None:
+    patch(library(folder), b"InputError", b"InputErroR")
+
+
 def build_path(folder: Path) -> None:
     path = library(folder).parent / "pkgconfig" / "trine.pc"
     path.write_text(path.read_text() + "Builder: /home/someone/trine\n")
@@ -111,6 +115,7 @@ FAULTS: tuple[tuple[Callable[[Path], None], str], ...] = (
     (foreign_package, "has ["),
     (shown_symbol, "shows"),
     (needed_library, "needs"),
+    (changed_library, "not its content's"),
     (build_path, "/home/someone"),
     (cmake, "CMake package"),
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import archive
+import binaries
 from compile import run
 
 if TYPE_CHECKING:
@@ -25,12 +26,23 @@ def objcopy(target: Target) -> str:
     raise SystemExit(f"no objcopy for {target.processor}: apt install binutils, or llvm")
 
 
-def split_debug(target: Target, library: Path, debug: Path) -> None:
-    """Move a library's debug information into a file, which debuggers find by its build ID."""
+def split_debug(target: Target, library: Path, folder: Path) -> None:
+    """Move a library's debug information into a folder, where debuggers find it by its build ID.
+
+    The linker's ID is of the debug information, too, which has paths of this machine in it. So it
+    is made anew, of what is left, and the wheel has the same bytes wherever it is built.
+    """
     program = objcopy(target)
+    debug = folder / f"{library.name}.debug"
     run(program, "--only-keep-debug", "--compress-debug-sections", library, debug)
     debug.chmod(0o644)
-    run(program, "--strip-all", f"--add-gnu-debuglink={debug.name}", library, cwd=debug.parent)
+    run(program, "--strip-all", library)
+    build_id = binaries.content_id(library)
+    binaries.write_build_id(library, build_id)
+    binaries.write_build_id(debug, build_id)
+    place = folder / binaries.debug_file(build_id.hex())
+    place.parent.mkdir(parents=True, exist_ok=True)
+    debug.rename(place)
 
 
 def repair(target: Target, raw: Path, output: Path, work: Path, epoch: int) -> tuple[Path, Path]:
@@ -43,7 +55,7 @@ def repair(target: Target, raw: Path, output: Path, work: Path, epoch: int) -> t
     debug.mkdir(parents=True)
     if target.is_linux:
         for library in sorted(folder.rglob("*.so")):
-            split_debug(target, library, debug / f"{library.name}.debug")
+            split_debug(target, library, debug)
     stripped = work / raw.name
     archive.pack(folder, stripped, epoch, level=1)  # auditwheel packs it again
     if target.is_linux:
