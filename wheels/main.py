@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="run a third of the tests",
+        help="run half of the tests",
     )
     parser.add_argument("--sdist", action="store_true", help="make the sdist and nothing else")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="by default dist/")

@@ -121,7 +121,8 @@ class Model {
 
   py::dict outputs() const {
     py::dict out;
-    const Graph& graph = engine()->graph();
+    const std::shared_ptr<Engine> engine = this->engine();
+    const Graph& graph = engine->graph();
     for (const auto& [name, id] : graph.outputs) {
       const Shape& shape = graph[id].shape;
       out[py::str(name)] =
