@@ -53,7 +53,7 @@ def problems_of_cpp() -> list[str]:
         text, name = path.read_text(), path.relative_to(ROOT)
         found += [f"{name}: {problem}" for problem in dialect.problems(text)]
         if GUARDED_INIT.search(text):
-            found.append(f"{name}: call_guard of a py::init")
+            found.append(f"{name}: call_guard of a py::init: release the GIL in a lambda instead")
     return found
 
 

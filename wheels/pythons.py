@@ -124,7 +124,14 @@ def debian_root() -> Path:
     folder = FOLDER / f"{RELEASE}-{VERSION}"
     done = folder / "done"
     if not done.exists():
-        debian.unpack(folder, RELEASE, VERSION, PACKAGES)
+        try:
+            debian.unpack(folder, RELEASE, VERSION, PACKAGES)
+        except SystemExit as error:
+            raise SystemExit(
+                f"{error}\nwheels/pythons.py wants version {VERSION} of {RELEASE}: if that has "
+                "another now, put it there with its hashes, or install CPython 3.14 (pyenv's, or "
+                "on the PATH)"
+            ) from None
         done.touch()
     return folder / "root"
 
