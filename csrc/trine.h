@@ -54,6 +54,10 @@ class Outputs {
 
 struct Options {
   int32_t threads = 0;  // 0: one for each processor that the process may use
+  // "cpu", "cuda", "cuda:1", "metal". "auto": the first GPU of a plugin that is there and works,
+  // but for Metal's, else the processor. Plugins lie in folders that TRINE_PLUGIN_PATH names or
+  // beside this library.
+  std::string device = "auto";
 };
 
 // How a text goes on. The defaults are greedy.
@@ -95,10 +99,11 @@ struct Generation {
 class Model {
  public:
   // A .trine file, of `trine compile` or Python's save. It is mapped: it must stay as it is, but
-  // may be replaced by a rename.
+  // may be replaced by a rename. The processor runs it in place, a GPU has copies. DeviceError when
+  // the device cannot be used.
   static Model load(const std::filesystem::path& path, const Options& options = {}) {
     const std::u8string name = path.u8string();
-    const trine_options given{sizeof(trine_options), options.threads};
+    const trine_options given{sizeof(trine_options), options.threads, options.device.c_str()};
     trine_model* model = nullptr;
     detail::check(trine_model_load(reinterpret_cast<const char*>(name.c_str()), &given, &model));
     return Model({model, trine_model_free});
@@ -187,6 +192,8 @@ class Model {
   // Tokens of the longest sequence, of a generator with what it writes; 0 where any goes.
   int64_t max_length() const noexcept { return trine_model_max_length(get()); }
   std::string isa() const { return trine_model_isa(get()); }
+  std::string device() const { return trine_model_device(get()); }
+  std::string device_reason() const { return trine_model_device_reason(get()); }
   // What else is in the file: "config.json", "tokenizer.json", "trine.version", ...
   std::optional<std::string> metadata(const std::string& key) const {
     const char* const text = trine_model_metadata(get(), key.c_str());

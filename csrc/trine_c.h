@@ -45,6 +45,9 @@ enum { TRINE_UNFINISHED = 0, TRINE_END_TOKEN = 1, TRINE_LENGTH = 2, TRINE_NOT_A_
 typedef struct trine_options {
   size_t size;
   int32_t threads; /* 0: one for each processor that the process may use */
+  /* "cpu", "cuda", "cuda:1", "metal"; "auto" or NULL: the first GPU of a plugin that is there and
+   * works, but for Metal's, else the processor */
+  const char* device;
 } trine_options;
 
 /* Ragged: sequence b is ids[offsets[b]] .. ids[offsets[b + 1] - 1]; offsets has sequences + 1. */
@@ -122,6 +125,9 @@ TRINE_API trine_error* trine_model_run(const trine_model*, const trine_batch*,
 /* "trine.task", "trine.dtype", "config.json", "tokenizer.json", ...; NULL when it isn't there. */
 TRINE_API const char* trine_model_metadata(const trine_model*, const char* key);
 TRINE_API const char* trine_model_isa(const trine_model*);
+/* "cpu", "cuda" or "metal", and why that one. */
+TRINE_API const char* trine_model_device(const trine_model*);
+TRINE_API const char* trine_model_device_reason(const trine_model*);
 /* Tokens of the longest sequence; 0 where any goes. */
 TRINE_API int64_t trine_model_max_length(const trine_model*);
 TRINE_API size_t trine_model_label_count(const trine_model*);

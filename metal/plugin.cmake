@@ -29,6 +29,8 @@ else()
 endif()
 if(TRINE_PYTHON AND TRINE_METAL)
   install(TARGETS trine_metal LIBRARY DESTINATION trine RUNTIME DESTINATION trine)
+elseif(TRINE_LIBRARY AND TRINE_METAL)
+  install(TARGETS trine_metal LIBRARY DESTINATION ${trine_lib} RUNTIME DESTINATION ${trine_bin})
 endif()
 
 if(TRINE_METAL_EMULATED)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstddef>
 #include <deque>
 
 #include "api/handles.h"
@@ -28,11 +29,12 @@ void trine_error_free(trine_error* error) {
 
 trine_error* trine_model_load(const char* path, const trine_options* options, trine_model** model) {
   return guarded([&] {
-    require(options, sizeof(trine_options), "trine_options");
-    if (options->threads < 0 || options->threads > 1024)
-      throw InputError(cat("threads must be from 1 to 1024, not ", options->threads));
+    // A caller that was compiled before `device` was there has none.
+    require(options, offsetof(trine_options, device), "trine_options");
+    const bool named = options->size >= sizeof(trine_options) && options->device != nullptr;
     const std::string name = path;
-    *model = new trine_model(std::u8string(name.begin(), name.end()), options->threads);
+    *model = new trine_model(std::u8string(name.begin(), name.end()), options->threads,
+                             choose_device(named ? options->device : "auto"));
   });
 }
 
@@ -64,7 +66,11 @@ const char* trine_model_metadata(const trine_model* model, const char* key) {
   return found == model->file.metadata().end() ? nullptr : found->second.c_str();
 }
 
-const char* trine_model_isa(const trine_model* model) { return model->isa.c_str(); }
+const char* trine_model_isa(const trine_model* model) { return model->info.isa.c_str(); }
+const char* trine_model_device(const trine_model* model) { return model->info.device.c_str(); }
+const char* trine_model_device_reason(const trine_model* model) {
+  return model->device.reason.c_str();
+}
 int64_t trine_model_max_length(const trine_model* model) { return model->max_length; }
 size_t trine_model_label_count(const trine_model* model) { return model->labels.size(); }
 const char* trine_model_label(const trine_model* model, size_t i) {

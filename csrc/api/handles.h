@@ -10,11 +10,13 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/json.h"
 #include "exec/compiled.h"
+#include "exec/devices.h"
 #include "exec/session.h"
 #include "text/tokenizer.h"
 #include "trine_c.h"
@@ -32,8 +34,11 @@ struct trine_error {
 };
 
 struct trine_model {
-  explicit trine_model(const std::filesystem::path& path, int threads)
-      : file(path), engine(file.engine(threads)) {
+  trine_model(const std::filesystem::path& path, int threads, trine::Device chosen)
+      : file(path),
+        device(std::move(chosen)),
+        engine(file.engine(make_backend(device, file.dtype(), threads))),
+        info(engine->info().backend) {
     const trine::Json model =
         trine::Json::parse(text("trine.model"), file.name() + ": trine.model");
     const trine::Json config =
@@ -77,7 +82,6 @@ struct trine_model {
       if (o.by_default) first.emplace_back(o.name);
     }
     engine->plan(first);
-    isa = engine->info().backend.isa;
   }
 
   const std::string& text(std::string_view key) const {
@@ -96,12 +100,13 @@ struct trine_model {
   }
 
   trine::CompiledFile file;
+  trine::Device device;
   std::shared_ptr<trine::Engine> engine;
+  trine::BackendInfo info;
   std::vector<trine_output> outputs;
   std::vector<std::string> labels;
   std::vector<int32_t> end_tokens;
   int64_t max_length = 0;
-  std::string isa;
   std::map<std::string, std::string, std::less<>> prompts;  // "" for the one by default
 
  private:

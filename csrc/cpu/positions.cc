@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/positions.h"
 
+#include <cstring>
+
 #include "cpu/kernel_table.h"
 #include "weights/convert.h"
 
@@ -23,10 +25,11 @@ std::vector<int32_t> number_columns(Distances& rows) {
   return row_of;
 }
 
-// A line of a panel holds `pair` elements of each of its columns.
-template <class Element, class Narrow>
-void pack(const float* table, const AttentionAttrs& attrs, int64_t head_dim, int64_t pair,
-          Element* packed, const Narrow& narrow) {
+// visit(element of the table, element of the packed one) for all that stand for a distance. A line
+// of a panel holds `pair` elements of each of its columns.
+template <class Visit>
+void for_each_element(const AttentionAttrs& attrs, int64_t head_dim, int64_t pair,
+                      const Visit& visit) {
   Distances rows = position_rows(attrs);
   const std::vector<int32_t> row_of = number_columns(rows);
   const int64_t lines = (head_dim + pair - 1) / pair;
@@ -35,11 +38,11 @@ void pack(const float* table, const AttentionAttrs& attrs, int64_t head_dim, int
   for (int64_t h = 0; h < attrs.heads; ++h) {
     for (size_t column = 0; column < row_of.size(); ++column) {
       if (row_of[column] == kUnused) continue;
-      const float* from = table + row_of[column] * width + h * head_dim;
+      const int64_t row = row_of[column] * width + h * head_dim;
       const auto at = static_cast<int64_t>(column);
-      Element* to = packed + h * head + (at / kPanel * kPanel * lines + at % kPanel) * pair;
+      const int64_t first = h * head + (at / kPanel * kPanel * lines + at % kPanel) * pair;
       for (int64_t c = 0; c < head_dim; ++c)
-        to[c / pair * kPanel * pair + c % pair] = narrow(from[c]);
+        visit(row + c, first + c / pair * kPanel * pair + c % pair);
     }
   }
 }
@@ -56,12 +59,22 @@ Positions positions_of(const AttentionAttrs& attrs, int64_t lines) {
 
 void pack_positions(const float* table, const AttentionAttrs& attrs, int64_t head_dim,
                     float* packed) {
-  pack(table, attrs, head_dim, 1, packed, [](float x) { return x; });
+  for_each_element(attrs, head_dim, 1, [=](int64_t from, int64_t to) { packed[to] = table[from]; });
 }
 
 void pack_positions_bf16(const float* table, const AttentionAttrs& attrs, int64_t head_dim,
                          uint16_t* packed) {
-  pack(table, attrs, head_dim, 2, packed, f32_to_bf16);
+  for_each_element(attrs, head_dim, 2,
+                   [=](int64_t from, int64_t to) { packed[to] = f32_to_bf16(table[from]); });
+}
+
+void unpack_positions(const std::byte* packed, DType dtype, const AttentionAttrs& attrs,
+                      int64_t head_dim, std::byte* table) {
+  const size_t size = size_of(dtype);
+  for_each_element(attrs, head_dim, dtype == DType::kBF16 ? 2 : 1, [=](int64_t to, int64_t from) {
+    std::memcpy(table + static_cast<size_t>(to) * size, packed + static_cast<size_t>(from) * size,
+                size);
+  });
 }
 
 }  // namespace trine::cpu

@@ -8,6 +8,9 @@
 // [ceil(columns / 16) + 1][ceil(head_dim / 2)][16][2].
 #pragma once
 
+#include <cstddef>
+
+#include "base/dtype.h"
 #include "exec/distances.h"
 
 namespace trine::cpu {
@@ -19,5 +22,8 @@ Positions positions_of(const AttentionAttrs&, int64_t lines);
 void pack_positions(const float* table, const AttentionAttrs&, int64_t head_dim, float* packed);
 void pack_positions_bf16(const float* table, const AttentionAttrs&, int64_t head_dim,
                          uint16_t* packed);
+// The way back, of F32 or BF16: rows of `table`, which is zero, that stand for a distance.
+void unpack_positions(const std::byte* packed, DType, const AttentionAttrs&, int64_t head_dim,
+                      std::byte* table);
 
 }  // namespace trine::cpu

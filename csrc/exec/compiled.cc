@@ -2,14 +2,18 @@
 #include "exec/compiled.h"
 
 #include <algorithm>
+#include <climits>
 #include <cstring>
+#include <functional>
 #include <iterator>
+#include <optional>
 #include <set>
 
 #include "backend.h"
 #include "base/error.h"
 #include "base/version.h"
 #include "compile/passes.h"
+#include "cpu/unpack.h"
 #include "graph/serialize.h"
 #include "weights/safetensors_writer.h"
 
@@ -170,10 +174,16 @@ const std::string& CompiledFile::at(std::string_view key) const {
   return found->second;
 }
 
-std::shared_ptr<Engine> CompiledFile::engine(int threads) const {
-  std::unique_ptr<Backend> backend = make_cpu_backend(threads, dtype_);
+std::shared_ptr<Engine> CompiledFile::engine(std::unique_ptr<Backend> backend) const {
+  if (const DType dtype = backend->properties().dtype; dtype != dtype_)
+    throw InputError(
+        cat(name_, ": is compiled in ", model_name(dtype_), ", not in ", model_name(dtype)));
   try {
     Graph graph = graph_from_json(at("trine.graph"), name_ + ": graph");
+    if (backend->properties().device != "cpu") {
+      give_rows(graph);
+      return std::make_shared<Engine>(std::move(graph), std::move(backend));
+    }
     PackedWeights weights(*backend, stored_);
     const Graph whole = prune(graph, output_names(graph));
     for_each_weight(whole, [&](const Node& node, size_t slot, NodeId id) {
@@ -185,6 +195,57 @@ std::shared_ptr<Engine> CompiledFile::engine(int threads) const {
     if (what.starts_with(name_)) throw ModelError(cat(what, kRemedy));
     fail(std::string(what));
   }
+}
+
+// Of several forms of a weight the one that was rounded least. It is quantised rows only where
+// every consumer multiplies them, on whatever device: all ask host::multiplied_dtype.
+void CompiledFile::give_rows(Graph& graph) const {
+  const std::unique_ptr<Backend> cpu = make_cpu_backend(1, dtype_);
+  PackedWeights weights(*cpu, stored_);
+  const Graph whole = prune(graph, output_names(graph));
+  const auto loss = [](const Form& form) {
+    const int bits = form.dtype == DType::kF32 ? 0 : 1;
+    if (form.name.starts_with("positions")) return 4;  // without rows that stand for no distance
+    if (!form.name.starts_with("panels")) return bits;
+    const bool floats = form.dtype == DType::kF32 || form.dtype == DType::kBF16;
+    return floats ? 2 + bits : 5;
+  };
+  struct Found {
+    int loss;
+    std::function<Numbers()> rows;
+  };
+  std::map<std::string, Found> found;
+  const auto add = [&](NodeId weight, const Node& node, size_t slot) {
+    const Form form = cpu->form(whole, weight, node, slot);
+    const auto* const data =
+        static_cast<const std::byte*>(weights.get(whole, weight, node, slot).data);
+    Found& known =
+        found.try_emplace(PackedWeights::key(whole, weight, {}), INT_MAX, nullptr).first->second;
+    if (loss(form) >= known.loss) return;
+    const auto* const attrs = std::get_if<AttentionAttrs>(&node.attrs);
+    known = {loss(form), [form, data, dims = whole[weight].shape.dims,
+                          attrs = attrs == nullptr ? std::nullopt : std::optional(*attrs)] {
+               return cpu::unpack(form, data, dims, attrs ? &*attrs : nullptr);
+             }};
+  };
+  for_each_weight(whole, [&](const Node& node, size_t slot, NodeId id) {
+    if (whole[id].op != Op::concat_rows) return add(id, node, slot);
+    for (const NodeId part : whole[id].inputs) add(part, node, slot);
+  });
+  const auto rows = std::make_shared<WeightStore>();
+  rows->keep(stored_);
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    if (node.op != Op::weight && node.op != Op::constant) continue;
+    const auto at = found.find(PackedWeights::key(graph, static_cast<NodeId>(i), {}));
+    auto elsewhere = at == found.end() ? nullptr : at->second.rows;
+    if (node.op == Op::constant) {
+      graph.constants[static_cast<size_t>(node.as<ConstantAttrs>().index)].elsewhere = elsewhere;
+    } else if (const std::string& name = node.as<WeightAttrs>().name; !rows->find(name)) {
+      rows->declare(name, node.dtype, node.shape.dims, name_, std::move(elsewhere));
+    }
+  }
+  graph.weights = rows;
 }
 
 }  // namespace trine

@@ -30,12 +30,15 @@ class CompiledFile {
   const Metadata& metadata() const noexcept { return stored_->metadata(); }
   DType dtype() const noexcept { return dtype_; }
   const std::string& name() const noexcept { return name_; }
-  // Reads the graph and checks that every tensor it needs is there in its form.
-  std::shared_ptr<Engine> engine(int threads) const;
+  // Reads the graph and checks that every tensor it needs is there in its form. A backend of this
+  // dtype: the CPU's reads the mapped file in place, another one gets rows (cpu/unpack.h), which it
+  // packs again.
+  std::shared_ptr<Engine> engine(std::unique_ptr<Backend> backend) const;
 
  private:
   [[noreturn]] void fail(const std::string& what) const;
   const std::string& at(std::string_view key) const;
+  void give_rows(Graph& graph) const;
 
   std::string name_;
   std::shared_ptr<const WeightStore> stored_;

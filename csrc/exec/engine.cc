@@ -73,10 +73,6 @@ Engine::Engine(Graph graph, std::unique_ptr<Backend> backend,
       stored_(std::move(stored)),
       weights_(*backend_, stored_),
       workspace_(*backend_) {
-  if (stored_ && !backend_->properties().host_memory) {
-    throw DeviceError(cat("a compiled file is for the CPU, not for ", backend_->properties().device,
-                          ": load the model's folder there"));
-  }
   verify(graph_);
   check_unused();
   kv_layout_ = std::make_shared<const KvLayout>(
@@ -209,6 +205,13 @@ std::string Engine::why_not_finite() const {
       find_not_finite(*graph_.weights, [&](std::string_view name) { return used.contains(name); });
   if (found.empty() && stored_)
     found = find_not_finite(*stored_, [](std::string_view) { return true; });
+  for (size_t i = 0; i < graph_.constants.size() && found.empty(); ++i) {
+    const Constant& c = graph_.constants[i];
+    size_t count = 1;
+    for (const int64_t d : c.dims) count *= static_cast<size_t>(d);
+    if (c.data != nullptr && !all_finite(c.data.get(), count))
+      found = cat("what was computed of weights alone is not (constant ", i, ")");
+  }
   return found.empty() ? "every weight is finite, so sums overflow" : found;
 }
 

@@ -33,6 +33,10 @@ const char* find_odd(const Tensor& tensor) {
   if (!is_readable(tensor.dtype)) return nullptr;
   size_t elements = 1;
   for (const int64_t d : tensor.shape) elements *= static_cast<size_t>(d);
+  if (tensor.elsewhere) {
+    const Numbers numbers = numbers_of(tensor);
+    return is_readable(numbers.dtype) ? find_odd(numbers.dtype, numbers.data, elements) : nullptr;
+  }
   std::vector<const std::byte*> pieces = tensor.pieces;
   if (tensor.data != nullptr) pieces.push_back(tensor.data);
   for (const std::byte* piece : pieces) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -24,17 +25,20 @@ constexpr size_t kHugePage = size_t{2} << 20;
 #endif
 constexpr int64_t kLeastColumns = 16;  // of a linear that is worth another form than float32
 
+Numbers numbers_of(const Graph& graph, const Node& node) {
+  if (node.op == Op::weight)
+    return trine::numbers_of(graph.weights->at(node.as<WeightAttrs>().name));
+  const Constant& c = graph.constants[static_cast<size_t>(node.as<ConstantAttrs>().index)];
+  if (c.elsewhere) return c.elsewhere();
+  return {reinterpret_cast<const std::byte*>(c.data.get()), DType::kF32, nullptr};
+}
+
 void add_part(const Graph& graph, const Node& node, std::vector<Part>& out) {
+  Numbers numbers = numbers_of(graph, node);
   Part part{};
-  if (node.op == Op::weight) {
-    const Tensor& tensor = graph.weights->at(node.as<WeightAttrs>().name);
-    part.owner = rows_in_order(tensor);
-    part.data = part.owner != nullptr ? part.owner.get() : tensor.data;
-    part.dtype = tensor.dtype;
-  } else {
-    part.data = graph.constants[static_cast<size_t>(node.as<ConstantAttrs>().index)].data.get();
-    part.dtype = DType::kF32;
-  }
+  part.data = numbers.data;
+  part.dtype = numbers.dtype;
+  part.owner = std::move(numbers.owner);
   const auto& dims = node.shape.dims;
   part.rows = dims.empty() ? 1 : dims[0];
   part.cols = 1;
@@ -139,6 +143,14 @@ Packed as_bf16(const Graph& graph, NodeId weight) {
 }
 
 float quantise_row(const Part& part, int64_t row, int8_t* to) {
+  if (part.dtype == DType::kI8) {  // they are that already
+    const int64_t bytes = int8::row_bytes(part.cols);
+    const auto* const from = static_cast<const std::byte*>(part.data) + row * bytes;
+    std::memcpy(to, from, static_cast<size_t>(part.cols));
+    float scale;
+    std::memcpy(&scale, from + bytes - sizeof scale, sizeof scale);
+    return scale;
+  }
   constexpr int64_t kStep = 256;  // the largest block of a type
   float floats[kStep];
   const auto for_each_piece = [&](auto body) {
@@ -197,6 +209,18 @@ void throw_not_in_groups(const Graph& graph, NodeId weight, size_t part) {
                        "or name it in `keep`"));
 }
 
+bool groups_of_row(const Part& part, int64_t row, int64_t k0, int64_t k, GroupForm form,
+                   Group* groups) {
+  const auto was = group_form_of(part.dtype);
+  if (!was) return to_groups(part.dtype, at(part, row, k0), k, form, groups);
+  const auto* const from =
+      static_cast<const Group*>(part.data) + row * groups_of(part.cols) + k0 / kGroup;
+  bool finite = true;
+  for (int64_t g = 0; g < groups_of(k); ++g)
+    finite = regrouped(from[g], *was, std::min(kGroup, k - g * kGroup), form, groups[g]) && finite;
+  return finite;
+}
+
 Packed as_groups(const Graph& graph, NodeId weight) {
   const std::vector<Part> from = parts(graph, weight);
   const GroupForm form = group_form(graph, weight);
@@ -206,12 +230,9 @@ Packed as_groups(const Graph& graph, NodeId weight) {
   const std::shared_ptr<std::byte> memory = alloc(bytes);
   auto* to = reinterpret_cast<Group*>(memory.get());
   for (const Part& p : from) {
-    const auto* row = static_cast<const std::byte*>(p.data);
-    for (int64_t i = 0; i < p.rows; ++i) {
-      if (!to_groups(p.dtype, row, p.cols, form, to))
+    for (int64_t i = 0; i < p.rows; ++i, to += groups_of(p.cols)) {
+      if (!groups_of_row(p, i, 0, p.cols, form, to))
         throw_not_in_groups(graph, weight, static_cast<size_t>(&p - from.data()));
-      row += bytes_of(p.dtype, p.cols);
-      to += groups_of(p.cols);
     }
   }
   return {memory, memory.get(), bytes, dtype_of(form)};

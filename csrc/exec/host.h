@@ -10,13 +10,18 @@
 
 #include "backend.h"
 
+namespace trine {
+struct Group;  // weights/groups.h
+}
+
 namespace trine::host {
 
 // Zeroed, 64-byte aligned; large pieces ask for huge pages where the system has them.
 std::shared_ptr<std::byte> alloc(size_t bytes);
 
 // The tensors and constants that a weight operand is stacked from: one, or a concat_rows node's
-// parts.
+// parts. What a compiled file holds quantised has rows of another kind (cpu/unpack.h), for
+// quantise_row and groups_of_row alone.
 struct Part {
   const void* data;
   DType dtype;
@@ -52,6 +57,10 @@ Packed as_bf16(const Graph&, NodeId weight);
 
 // A row as integers of exec/int8.h; returns their scale.
 float quantise_row(const Part&, int64_t row, int8_t* to);
+
+// k elements of a row from k0 on, a multiple of the largest block (256), as groups. False as
+// to_groups has it (weights/groups.h).
+bool groups_of_row(const Part&, int64_t row, int64_t k0, int64_t k, GroupForm, Group* groups);
 
 // The operand as rows of int8, as the reference reads them (exec/int8.h).
 Packed as_int8(const Graph&, NodeId weight);

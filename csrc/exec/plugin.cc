@@ -5,10 +5,9 @@
 #include <map>
 #include <mutex>
 #include <string_view>
-
-#if defined(_WIN32)
 #include <system_error>
 
+#if defined(_WIN32)
 #include "base/windows.h"
 #else
 #include <dlfcn.h>
@@ -32,11 +31,29 @@ const void* find_symbol(const std::string& path) {
   }
   return reinterpret_cast<const void*>(GetProcAddress(library, kSymbol));
 }
+
+std::filesystem::path file_of(const void* address) {
+  HMODULE library = nullptr;
+  constexpr DWORD kFlags =
+      GET_MODULE_HANDLE_EX_FLAG_FROM_ADDRESS | GET_MODULE_HANDLE_EX_FLAG_UNCHANGED_REFCOUNT;
+  if (!GetModuleHandleExW(kFlags, static_cast<LPCWSTR>(address), &library)) return {};
+  std::wstring name(size_t{1} << 15, L'\0');  // the longest path there is
+  name.resize(GetModuleFileNameW(library, name.data(), static_cast<DWORD>(name.size())));
+  return name;
+}
 #else
 const void* find_symbol(const std::string& path) {
   void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) throw DeviceError(cat(path, " does not load: ", dlerror()));
   return dlsym(library, kSymbol);
+}
+
+std::filesystem::path file_of(const void* address) {
+  Dl_info found;
+  if (dladdr(address, &found) == 0 || found.dli_fname == nullptr) return {};
+  std::error_code failed;  // a program started by a relative path has that here
+  const auto path = std::filesystem::absolute(found.dli_fname, failed);
+  return failed ? std::filesystem::path(found.dli_fname) : path;
 }
 #endif
 
@@ -70,6 +87,11 @@ const Plugin& Plugin::load(const std::string& path) {
                           plugin_build(), "): install the plugin of the same version"));
   }
   return loaded.emplace(path, Plugin(api)).first->second;
+}
+
+std::filesystem::path library_folder() {
+  static const char here = 0;
+  return file_of(&here).parent_path();
 }
 
 int Plugin::devices() const {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <filesystem>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,9 @@ struct PluginApi {
 
 // What a plugin and a core must agree on.
 const char* plugin_build() noexcept;
+
+// The folder of the library that this code is in; empty when the system doesn't say.
+std::filesystem::path library_folder();
 
 // A loaded plugin; it stays loaded until the process ends.
 class Plugin {

@@ -4,10 +4,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
-#include <exception>
-#include <thread>
 #include <vector>
 
+#include "base/share.h"
 #include "exec/host.h"
 #include "gpu/values.h"
 #include "weights/groups.h"
@@ -15,28 +14,7 @@
 namespace trine::gpu {
 namespace {
 
-// work(begin, end) over parts of [0, rows), on the processor's threads. `work` doesn't throw.
-template <class Work>
-void share_rows(int64_t rows, const Work& work) {
-  // Starting a thread takes as long as some rows.
-  constexpr int64_t kLeastRows = 64;
-  const int64_t most = std::max(1U, std::thread::hardware_concurrency());
-  const int64_t parts = std::clamp<int64_t>(rows / kLeastRows, 1, most);
-  std::vector<std::thread> threads;
-  threads.reserve(static_cast<size_t>(parts));
-  int64_t begin = 0;
-  for (int64_t i = 1; i < parts; ++i) {
-    const int64_t end = rows * i / parts;
-    try {
-      threads.emplace_back(work, begin, end);
-    } catch (const std::exception&) {
-      break;  // no more of them: the rest is done here
-    }
-    begin = end;
-  }
-  work(begin, rows);
-  for (std::thread& t : threads) t.join();
-}
+constexpr int64_t kLeastRows = 64;  // for a thread
 
 struct Places {
   std::byte* rows;
@@ -45,7 +23,7 @@ struct Places {
 
 void pack_int8(const host::Part& from, const Places& to) {
   const int64_t ldw = quantised_ldw(DType::kI8, from.cols);
-  share_rows(from.rows, [&](int64_t begin, int64_t end) {
+  share(from.rows, kLeastRows, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       auto* const row = reinterpret_cast<int8_t*>(to.rows + r * ldw);
       const float scale = host::quantise_row(from, r, row);
@@ -61,7 +39,7 @@ bool pack_groups(const host::Part& from, DType form, const Places& to) {
   const int bits = group_bits(as);
   const int64_t ldw = quantised_ldw(form, from.cols), count = groups_of(from.cols);
   std::atomic<bool> finite = true;
-  share_rows(from.rows, [&](int64_t begin, int64_t end) {
+  share(from.rows, kLeastRows, [&](int64_t begin, int64_t end) {
     constexpr int64_t kStep = 256;  // of K, the largest block of a type
     for (int64_t r = begin; r < end; ++r) {
       std::byte* q = to.rows + r * ldw;
@@ -69,7 +47,7 @@ bool pack_groups(const host::Part& from, DType form, const Places& to) {
       for (int64_t k0 = 0; k0 < from.cols; k0 += kStep) {
         Group groups[kStep / kGroup];
         const int64_t k = std::min(kStep, from.cols - k0);
-        if (!to_groups(from.dtype, host::at(from, r, k0), k, as, groups)) finite = false;
+        if (!host::groups_of_row(from, r, k0, k, as, groups)) finite = false;
         for (int64_t g = 0; g < groups_of(k); ++g, scales += 4) {
           const Group& group = groups[g];
           std::memcpy(scales, &group.scale[0], 2);

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -67,10 +68,12 @@ struct Node {
   }
 };
 
-// A value that folding computed; 64-byte aligned.
+// A value that folding computed; 64-byte aligned. In the graph of a compiled file there is no data;
+// `elsewhere`, if given, gets what the file has of it, in whatever type.
 struct Constant {
   std::shared_ptr<const float[]> data;
   std::vector<int64_t> dims;
+  std::function<Numbers()> elsewhere = {};
 };
 
 struct Graph {

@@ -91,6 +91,10 @@ uint16_t times(uint16_t half, float factor) noexcept {
   return f32_to_f16(f16_to_f32(half) * factor);
 }
 
+constexpr float offset_of(GroupForm form) noexcept {
+  return form == GroupForm::kQ4_0 ? -8.0f : form == GroupForm::kQ6_K ? -32.0f : -128.0f;
+}
+
 void nibbles(const uint8_t* q, uint32_t high, Group& group) noexcept {
   for (int i = 0; i < 16; ++i) {
     group.q[i] = static_cast<uint8_t>((q[i] & 15u) | (((high >> i) & 1u) << 4));
@@ -150,7 +154,7 @@ void read_eight(DType dtype, const std::byte* row, int64_t i, Group& group) noex
   read_block(dtype, row, i, group);
   const int more = dtype == DType::kQ4_0 ? 120 : dtype == DType::kQ5_0 ? 112 : 0;
   for (uint8_t& q : group.q) q = static_cast<uint8_t>(q + more);
-  set_min(group, times(group.scale[0], -128.0f));
+  set_min(group, minimum_of(GroupForm::kQ8_0, group.scale[0]));
 }
 
 // Group `i` of a row in kQ6_K: an eighth of a block of Q6_K (in 128 elements, 32 share the low or
@@ -159,7 +163,7 @@ void read_six(DType dtype, const std::byte* row, int64_t i, Group& group) noexce
   if (dtype == DType::kQ4_0) {
     read_block(dtype, row, i, group);
     for (uint8_t& q : group.q) q = static_cast<uint8_t>(q + 24);
-    set_min(group, times(group.scale[0], -32.0f));
+    set_min(group, minimum_of(GroupForm::kQ6_K, group.scale[0]));
     return;
   }
   const auto* const block =
@@ -175,7 +179,7 @@ void read_six(DType dtype, const std::byte* row, int64_t i, Group& group) noexce
   }
   for (int64_t part = 0; part < 2; ++part) {
     group.scale[part] = times(scale, static_cast<float>(static_cast<int8_t>(scales[part])));
-    group.min[part] = times(group.scale[part], -32.0f);
+    group.min[part] = minimum_of(GroupForm::kQ6_K, group.scale[part]);
   }
 }
 
@@ -185,7 +189,32 @@ constexpr bool is_grouped(DType dtype) noexcept {
 
 bool is_finite(uint16_t half) noexcept { return (half & 0x7C00u) != 0x7C00u; }
 
+bool is_finite(const Group& group) noexcept {
+  return is_finite(group.scale[0]) && is_finite(group.min[0]) && is_finite(group.scale[1]) &&
+         is_finite(group.min[1]);
+}
+
 }  // namespace
+
+bool regrouped(const Group& from, GroupForm was, int64_t n, GroupForm form, Group& to) noexcept {
+  to = from;
+  const auto fits = [&](uint8_t q) { return q < 1 << group_bits(form); };
+  if (was == form) return is_finite(to);
+  if (form == GroupForm::kQ6_K || form == GroupForm::kQ8_0) {  // of kQ4_0
+    const auto more = static_cast<int>(offset_of(was) - offset_of(form));
+    for (uint8_t& q : to.q) q = static_cast<uint8_t>(q + more);
+    for (int part = 0; part < 2; ++part) to.min[part] = minimum_of(form, to.scale[part]);
+  } else if (was == GroupForm::kQ6_K || !std::all_of(from.q, from.q + kGroup, fits)) {
+    float values[kGroup];
+    for (int64_t i = 0; i < n; ++i) values[i] = from.value(i);
+    quantise_group(values, n, group_bits(form), to);
+  }
+  return is_finite(to);
+}
+
+uint16_t minimum_of(GroupForm form, uint16_t scale) noexcept {
+  return times(scale, offset_of(form));
+}
 
 bool to_groups(DType dtype, const std::byte* row, int64_t k, GroupForm form,
                Group* groups) noexcept {
@@ -209,8 +238,7 @@ bool to_groups(DType dtype, const std::byte* row, int64_t k, GroupForm form,
       } else {
         quantise_group(values + i, std::min(count - i, kGroup), group_bits(form), group);
       }
-      for (int part = 0; part < 2; ++part)
-        finite = finite && is_finite(group.scale[part]) && is_finite(group.min[part]);
+      finite = finite && is_finite(group);
     }
   }
   return finite;

@@ -71,4 +71,11 @@ bool to_groups(DType dtype, const std::byte* row, int64_t k, GroupForm form,
 // the q found, as llama.cpp's quantiser does); the best of them after rounding to f16 is taken.
 void quantise_group(const float* values, int64_t n, int bits, Group& group) noexcept;
 
+// The minimum of a group of an "offset" form with this scale.
+uint16_t minimum_of(GroupForm form, uint16_t scale) noexcept;
+
+// A group of one form, n of whose elements count, in another one that group_form or common_form may
+// say of it: exactly, but for kQ6_K in kInt8, which is rounded as above. False as for to_groups.
+bool regrouped(const Group& from, GroupForm was, int64_t n, GroupForm form, Group& to) noexcept;
+
 }  // namespace trine

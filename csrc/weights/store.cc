@@ -99,15 +99,16 @@ std::shared_ptr<std::byte> join(const Tensor& tensor) {
 
 }  // namespace
 
-std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor) {
+Numbers numbers_of(const Tensor& tensor) {
+  if (tensor.elsewhere) return tensor.elsewhere();
   const bool moved = tensor.interleaved_heads != 0, joined = !tensor.pieces.empty();
-  if ((!moved && !joined) || tensor.bytes == 0) return nullptr;
-  std::shared_ptr<std::byte> whole = joined ? join(tensor) : nullptr;
-  if (!moved) return whole;
+  if ((!moved && !joined) || tensor.bytes == 0) return {tensor.data, tensor.dtype, nullptr};
+  const std::shared_ptr<std::byte> whole = joined ? join(tensor) : nullptr;
+  if (!moved) return {whole.get(), tensor.dtype, whole};
   const size_t heads = static_cast<size_t>(tensor.interleaved_heads);
   const size_t rows = static_cast<size_t>(tensor.shape[0]);
   const size_t row = tensor.bytes / rows, half = rows / heads / 2;
-  std::shared_ptr<std::byte> copy = new_bytes(tensor.bytes);
+  const std::shared_ptr<std::byte> copy = new_bytes(tensor.bytes);
   const std::byte* from = joined ? whole.get() : tensor.data;
   for (size_t head = 0; head < heads; ++head) {
     std::byte* const first = copy.get() + head * 2 * half * row;
@@ -116,7 +117,7 @@ std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor) {
       std::memcpy(first + (half + i) * row, from + row, row);
     }
   }
-  return copy;
+  return {copy.get(), tensor.dtype, copy};
 }
 
 std::shared_ptr<WeightStore> WeightStore::open(const std::vector<std::filesystem::path>& files) {
@@ -232,7 +233,7 @@ void WeightStore::add(std::string_view name, DType dtype, std::vector<int64_t> s
 }
 
 void WeightStore::declare(std::string_view name, DType dtype, std::vector<int64_t> shape,
-                          std::string_view file) {
+                          std::string_view file, std::function<Numbers()> elsewhere) {
   if (const Tensor* other = find(name)) {
     throw ModelError(cat(file, ": tensor ", quoted(name), ": is also in ", other->file));
   }
@@ -240,7 +241,8 @@ void WeightStore::declare(std::string_view name, DType dtype, std::vector<int64_
   const bool same_file = !tensors_.empty() && tensors_.back().file == file;
   file = same_file ? tensors_.back().file : std::string_view(names_.emplace_back(file));
   name = names_.emplace_back(name);
-  tensors_.push_back({name, dtype, std::move(shape), nullptr, 0, file, 0, {}, 0});
+  tensors_.push_back(
+      {name, dtype, std::move(shape), nullptr, 0, file, 0, {}, 0, std::move(elsewhere)});
   by_name_.emplace(name, &tensors_.back());
 }
 
@@ -288,9 +290,7 @@ void WeightStore::merge(const std::shared_ptr<const WeightStore>& other, std::st
 bool WeightStore::same(std::string_view name, std::string_view other) const {
   const Tensor &a = at(name), &b = at(other);
   if (a.dtype != b.dtype || a.shape != b.shape) return false;
-  const auto a_copy = rows_in_order(a), b_copy = rows_in_order(b);
-  return a.bytes == 0 ||
-         std::memcmp(a_copy ? a_copy.get() : a.data, b_copy ? b_copy.get() : b.data, a.bytes) == 0;
+  return a.bytes == 0 || std::memcmp(numbers_of(a).data, numbers_of(b).data, a.bytes) == 0;
 }
 
 bool WeightStore::share(std::string_view name, std::string_view other) const {

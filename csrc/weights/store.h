@@ -5,17 +5,26 @@
 #include <cstdint>
 #include <deque>
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/dtype.h"
 #include "base/mapped_file.h"
 
 namespace trine {
+
+// Where numbers are: in the store, or in a copy that lives as long as its owner.
+struct Numbers {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kF32;
+  std::shared_ptr<std::byte> owner;
+};
 
 // A view of one stored tensor, row-major. The store owns everything that it refers to.
 struct Tensor {
@@ -32,6 +41,9 @@ struct Tensor {
   // (then `data` is null), and the dimension that they were cut along.
   std::vector<const std::byte*> pieces;
   int64_t cut_dimension = 0;
+  // Of a tensor that was declared (then `data` is null): gets its numbers from elsewhere, in
+  // another type than `dtype`, which is that of the checkpoint.
+  std::function<Numbers()> elsewhere;
 
   // Whether the data may be read in place as elements of its type. Files may place tensors at any
   // byte; convert.h reads them all.
@@ -40,10 +52,10 @@ struct Tensor {
   }
 };
 
-// A copy in one piece with the rows in the order of the model, or null where they already are in it
-// (then `data` is to be read). Whole blocks move, so nothing is rounded; the copy lives as long as
-// a reader needs it, and a checkpoint costs no memory beside its pages.
-std::shared_ptr<std::byte> rows_in_order(const Tensor& tensor);
+// A tensor's numbers in one piece with the rows in the order of the model: in place where they lie
+// so, else a copy. Whole blocks move, so nothing is rounded; the copy lives as long as a reader
+// needs it, and a checkpoint costs no memory beside its pages.
+Numbers numbers_of(const Tensor& tensor);
 
 // What to call a tensor of a GGUF file, and Tensor::interleaved_heads of it.
 struct GgufName {
@@ -96,10 +108,13 @@ class WeightStore {
            std::shared_ptr<const void> owner, std::span<const std::byte> data,
            std::string_view file = "memory");
 
-  // A tensor of which shape and type alone are known: its numbers are elsewhere, in another layout.
-  // ModelError when the name is taken.
+  // A tensor of which shape and type alone are known: its numbers are elsewhere, in another layout,
+  // and `elsewhere`, if given, gets them. ModelError when the name is taken.
   void declare(std::string_view name, DType dtype, std::vector<int64_t> shape,
-               std::string_view file);
+               std::string_view file, std::function<Numbers()> elsewhere = {});
+
+  // Keeps another store as long as this one: what is declared here lies there.
+  void keep(std::shared_ptr<const WeightStore> other) { merged_.push_back(std::move(other)); }
 
   // All tensors of another store, with `prefix` before their names.
   void merge(const std::shared_ptr<const WeightStore>& other, std::string_view prefix);

@@ -7,17 +7,19 @@
 #include <system_error>
 
 #include "bind.h"
+#include "exec/devices.h"
 
 namespace py = pybind11;
 
 namespace trine::python {
 namespace {
 
-py::object compile(const CompiledFile& file, int threads) {
+py::object compile(const CompiledFile& file, int threads, const std::string& device,
+                   const std::string& plugin) {
   std::shared_ptr<Engine> engine;
   {
     const py::gil_scoped_release release;
-    engine = file.engine(threads);
+    engine = file.engine(make_backend({device, plugin}, file.dtype(), threads));
   }
   return model_of(std::move(engine));
 }
@@ -53,7 +55,8 @@ void bind_compiled(py::module_& m) {
            })
       .def_property_readonly("dtype",
                              [](const CompiledFile& file) { return model_name(file.dtype()); })
-      .def("compile", &compile, py::arg("threads"));
+      .def("compile", &compile, py::arg("threads"), py::arg("device") = "cpu",
+           py::arg("plugin") = "");
   m.def("save", &save, py::arg("model"), py::arg("path"), py::arg("metadata"));
 }
 

@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <charconv>
 #include <mutex>
 #include <optional>
 #include <string_view>
@@ -14,9 +13,9 @@
 #include "cpu/kernel_table.h"
 #include "cpu/peak.h"
 #include "exec/compare.h"
+#include "exec/devices.h"
 #include "exec/engine.h"
 #include "exec/host.h"
-#include "exec/plugin.h"
 
 namespace py = pybind11;
 
@@ -142,30 +141,6 @@ class Model {
   std::shared_ptr<Engine> engine_;
 };
 
-// "cuda" is the first GPU, "cuda:1" the second.
-int device_index(const std::string& device) {
-  const size_t colon = device.find(':');
-  if (colon == std::string::npos) return 0;
-  int index = -1;
-  const char* const end = device.data() + device.size();
-  const auto parsed = std::from_chars(device.data() + colon + 1, end, index);
-  if (parsed.ec != std::errc() || parsed.ptr != end || index < 0)
-    throw DeviceError(cat("device \"", device, "\": expected a number from 0 behind the colon"));
-  return index;
-}
-
-// `plugin`: the library of a device that the core does not have in itself, or empty.
-std::unique_ptr<Backend> make_backend(const std::string& device, const std::string& dtype,
-                                      int threads, const std::string& plugin = {}) {
-  const DType chosen = python_dtype(dtype);
-  if (threads < 0 || threads > 1024)
-    throw InputError(cat("threads must be from 1 to 1024, not ", threads));
-  if (device == "cpu") return make_cpu_backend(threads, chosen);
-  if (device == "ref") return make_ref_backend(chosen);
-  if (!plugin.empty()) return Plugin::load(plugin).make(device_index(device), chosen);
-  throw DeviceError(cat("no device \"", device, "\" in this build; cpu is"));
-}
-
 // Runs two compilations of one graph, the one on the reference and the one under test, and compares
 // every node that both have: "the reference executor node by node".
 py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
@@ -176,7 +151,8 @@ py::list compare(const Graph& graph, const Ids& ids, const Ids& offsets,
   std::vector<NodeComparison> found;
   {
     const py::gil_scoped_release release;
-    found = compare_with_ref(graph, make_backend(device, dtype, threads, plugin), batch, outputs);
+    found = compare_with_ref(graph, make_backend({device, plugin}, python_dtype(dtype), threads),
+                             batch, outputs);
   }
   for (const NodeComparison& n : found) {
     py::dict row;
@@ -226,8 +202,8 @@ void bind_model(py::module_& m) {
       [](const Graph& graph, const std::string& device, const std::string& dtype, int threads,
          const std::string& plugin) {
         const py::gil_scoped_release release;
-        return std::make_unique<Model>(
-            std::make_shared<Engine>(graph, make_backend(device, dtype, threads, plugin)));
+        return std::make_unique<Model>(std::make_shared<Engine>(
+            graph, make_backend({device, plugin}, python_dtype(dtype), threads)));
       },
       py::arg("graph"), py::arg("device"), py::arg("dtype"), py::arg("threads"),
       py::arg("plugin") = "");
@@ -237,18 +213,20 @@ void bind_model(py::module_& m) {
   m.def(
       "default_dtype",
       [](const std::string& device, const std::string& plugin) {
-        if (!plugin.empty())
-          return model_name(Plugin::load(plugin).default_dtype(device_index(device)));
-        return model_name(device == "cpu" ? cpu_default_dtype() : DType::kF32);
+        return model_name(default_dtype({device, plugin}));
       },
       py::arg("device") = "cpu", py::arg("plugin") = "");
   m.def(
-      "plugin_devices",
-      [](const std::string& plugin) {
-        const py::gil_scoped_release release;
-        return Plugin::load(plugin).devices();
+      "choose_device",
+      [](const std::string& name) {
+        Device device;
+        {
+          const py::gil_scoped_release release;
+          device = choose_device(name);
+        }
+        return py::make_tuple(device.name, device.plugin, device.reason);
       },
-      py::arg("plugin"));
+      py::arg("name"));
   m.def(
       "peak_gflops",
       [](int threads, const std::string& dtype) {

@@ -37,9 +37,8 @@ std::shared_ptr<WeightStore> open(const Files& files) {
 }
 
 py::object bytes_of_rows(const Tensor& t) {
-  const auto copy = rows_in_order(t);
-  const std::byte* const data = copy != nullptr ? copy.get() : t.data;
-  return py::bytes(reinterpret_cast<const char*>(data), t.bytes);
+  const Numbers numbers = numbers_of(t);
+  return py::bytes(reinterpret_cast<const char*>(numbers.data), t.bytes);
 }
 
 py::array floats(const Tensor& t) {
@@ -48,8 +47,8 @@ py::array floats(const Tensor& t) {
   const auto size = static_cast<size_t>(out.size());
   {
     const py::gil_scoped_release unlocked;
-    const auto copy = rows_in_order(t);
-    to_f32(t.dtype, copy != nullptr ? copy.get() : t.data, to, size);
+    const Numbers numbers = numbers_of(t);
+    to_f32(numbers.dtype, numbers.data, to, size);
   }
   return out;
 }

@@ -287,24 +287,22 @@ class Verify(Command):
             "--reference",
             metavar="FILE",
             help="an .npz with 'texts' or 'input_ids' and the outputs expected of them; "
-            "'demo' has its own; other models are compared with plain loops in float32 without one",
+            "'demo' has its own; without one other models are compared with plain loops in "
+            "float32, a compiled file in its own dtype",
         )
         parser.add_argument("--json", action="store_true", help="print JSON lines")
 
     def run(self, options: Namespace) -> int:
         """Compare and print; 1 if anything differs too much."""
-        from trine import InputError, verify
+        from trine import verify
 
         with command_io.load_model(options) as model:
             if options.reference is not None or verify.has_reference(model):
                 comparisons = verify.verify(model, options.reference)
-            elif model.info()["source"].endswith(".trine"):
-                raise InputError(
-                    "a compiled file has its weights in the CPU's own forms: verify what it was "
-                    "made from, or give --reference FILE"
-                )
             else:
-                options.device, options.dtype, options.keep = "ref", "float32", None
+                compiled = model.info()["source"].endswith(".trine")  # has a dtype of its own
+                options.device, options.keep = "ref", None
+                options.dtype = "auto" if compiled else "float32"
                 with command_io.load_model(options) as plain:
                     comparisons = verify.verify_plainly(model, plain)
         for comparison in comparisons:

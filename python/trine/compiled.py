@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled ``.trine`` files: what Python keeps in them beside the graph, written and read.
 
-The core maps the file and runs it in place; see docs/compiled-files.md. The metadata that is
-Python's business: ``config.json`` and ``tokenizer.json`` as texts, ``trine.task``, ``trine.model``
-(what `Checkpoint` holds) and ``trine.tokenizer`` (the settings around the tokenizer) and
-``trine.chat.*`` (what a chat template puts around messages, for C++).
+The core maps the file and, on the CPU, runs it in place; see docs/compiled-files.md. The metadata
+that is Python's business: ``config.json`` and ``tokenizer.json`` as texts, ``trine.task``,
+``trine.model`` (what `Checkpoint` holds) and ``trine.tokenizer`` (the settings around the
+tokenizer) and ``trine.chat.*`` (what a chat template puts around messages, for C++).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from trine import _core, chat
-from trine._core import DeviceError, InputError, ModelError
+from trine._core import InputError, ModelError
 from trine.checkpoint import Checkpoint
 from trine.files import field
 from trine.sentence_transformers import SIMILARITIES, SentenceConfig
@@ -23,6 +23,8 @@ from trine.tokenizer_files import TokenizerSource
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trine.devices import Chosen
 
 SUFFIX = ".trine"
 
@@ -84,12 +86,14 @@ def load(
     *,
     source: str,
     task: str | None,
-    device: str,
+    place: Chosen,
     dtype: str,
     threads: int | None,
     folder: Path | None = None,
 ) -> tuple[_core.Model, Checkpoint, TokenizerSource]:
     """Map a compiled file; `folder`, if given, is what it was made of and what later errors name.
+
+    On the CPU it is run in place; another device gets copies in its own layout.
 
     Raises
     ------
@@ -98,23 +102,21 @@ def load(
     InputError
         A dtype that it is not compiled in.
     DeviceError
-        A device other than ``cpu``.
+        The device cannot be used, or not in the file's dtype.
     """
-    if device not in ("auto", "cpu"):
-        raise DeviceError(f"{path}: is compiled for cpu, not for {device!r}")
     file = _core.CompiledFile(path)
     if dtype not in ("auto", file.dtype):
         raise InputError(
             f"{path}: is compiled in {file.dtype}; for {dtype} compile the model again: "
             f"trine compile MODEL -o FILE --dtype {dtype}"
         )
-    checkpoint = _checkpoint(file, path, source)
+    checkpoint = replace(_checkpoint(file, path, source), device_reason=place.reason)
     if task not in (None, checkpoint.task):
         raise ModelError(f"{path}: is compiled for the task {checkpoint.task!r}, not {task!r}")
     tokenizer = StoredTokenizer(file, path if folder is None else folder)
     if folder is not None:
         checkpoint = replace(checkpoint, folder=folder)
-    core = file.compile(threads or 0)
+    core = file.compile(threads or 0, place.device, place.plugin)
     return core, checkpoint, tokenizer
 
 

@@ -138,13 +138,13 @@ def load(
     if wanted is not None and wanted not in _CLASSES:
         raise InputError(f"task {task!r} is not known; known are {', '.join(_CLASSES)}")
     path, name = Path(os.fspath(source)).expanduser(), os.fspath(source)
+    place = devices.choose(device)
     if path.suffix == ".trine" and path.is_file():
         if keep is not None:
             raise InputError(f"{path}: is compiled, so it is too late for keep")
         return map_compiled(
-            path, source=name, task=wanted, device=device, dtype=dtype, threads=threads
+            path, source=name, task=wanted, place=place, dtype=dtype, threads=threads
         )
-    place = devices.choose(device)
     chosen = place.dtype(dtype)
     if keep is not None and chosen not in QUANTISED:
         raise InputError(f"keep is for {' and '.join(QUANTISED)}; the dtype is {chosen}")
@@ -165,11 +165,10 @@ def load(
             file,
             source=name,
             task=None,
-            device="cpu",
+            place=place,
             dtype=chosen,
             threads=threads,
             folder=found.place,
-            reason=place.reason,
         )
 
     options = {"dtype": chosen, "task": wanted, "keep": None if keep is None else list(keep)}
@@ -191,11 +190,10 @@ def map_compiled(
     *,
     source: str,
     task: str | None,
-    device: str,
+    place: Chosen,
     dtype: str,
     threads: int | None,
     folder: Path | None = None,
-    reason: str = "the file is compiled for it",
 ) -> Task:
     """Map a compiled file and wrap it in the class of its task; errors name `folder`, if given."""
     from trine import compiled
@@ -204,7 +202,7 @@ def map_compiled(
         path,
         source=source,
         task=task,
-        device=device,
+        place=place,
         dtype=dtype,
         threads=threads,
         folder=folder,
@@ -214,7 +212,7 @@ def map_compiled(
     task_class = _class_of(checkpoint.task)
     core.prepare(task_class.needs)
     # No reading ahead of the tokenizer: that would hold the GIL while there is nothing to wait for.
-    return task_class(core, replace(checkpoint, device_reason=reason), tokenizer)
+    return task_class(core, checkpoint, tokenizer)
 
 
 def build(found: Source, *, source: str, task: str | None, how: How) -> Task:

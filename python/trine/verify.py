@@ -11,8 +11,9 @@ A reference is an ``.npz`` file, without pickled objects, that holds
 Make one with the reference implementation and ``numpy.savez``.
 
 Without such a file a model is compared with itself, computed by the plain loops of the device
-"ref" in float32. That shows that kernels, device and dtype do what they should on this machine;
-that the graph is the architecture's only another implementation's outputs can show.
+"ref" in float32 (a compiled file in its own dtype). That shows that kernels, device and dtype do
+what they should on this machine; that the graph is the architecture's only another implementation's
+outputs can show.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ TEST(a_compiled_file_gives_the_same_bits) {
       engine.save(folder.path() / "m.trine", {});
       const CompiledFile file(folder.path() / "m.trine");
       CHECK(file.dtype() == dtype);
-      const auto mapped = file.engine(2);
+      const auto mapped = file.engine(make_cpu_backend(2, dtype));
       check_same_outputs(engine, *mapped, batch,
                          {{"hidden"}, {"pooled"}, {"both", "hidden"}, {"sentence"}});
       CHECK_EQ(mapped->info().parameters, engine.info().parameters);
@@ -69,7 +69,7 @@ TEST(a_compiled_decoder_keeps_its_caches) {
   for (const DType dtype : kDTypes) {
     Engine engine(tiny.graph(), make_cpu_backend(2, dtype));
     engine.save(folder.path() / "m.trine", {});
-    const auto mapped = CompiledFile(folder.path() / "m.trine").engine(1);
+    const auto mapped = CompiledFile(folder.path() / "m.trine").engine(make_cpu_backend(1, dtype));
     Batch batch;
     for (const int64_t length : {3, 17, 1}) batch.add(tiny.ids(length, uint64_t(length)));
     check_same_outputs(engine, *mapped, batch, {{"logits"}, {"next_logits"}, {"first", "logits"}});
@@ -77,10 +77,42 @@ TEST(a_compiled_decoder_keeps_its_caches) {
   }
 }
 
+// A device that reads neither the CPU's panels nor its position tables gets rows: the reference has
+// the same bits from the file as from the model.
+TEST(a_compiled_file_has_rows_for_other_devices) {
+  const TempDir folder;
+  const TinyModel tiny({61, 20, 2, 37, 3, 64});
+  const TinyLlama llama;
+  const Batch batch = tiny.batch({1, 0, 9, 33, 2});
+  Batch tokens;
+  for (const int64_t length : {3, 17, 1}) tokens.add(llama.ids(length, uint64_t(length)));
+  const auto check = [&](const Graph& graph, const Batch& of, DType dtype,
+                         const std::vector<std::vector<std::string>>& sets) {
+    const auto path = folder.path() / "m.trine";
+    Engine(graph, make_cpu_backend(2, dtype)).save(path, {});
+    Engine whole(graph, make_ref_backend(dtype));
+    const auto rows = CompiledFile(path).engine(make_ref_backend(dtype));
+    check_same_outputs(whole, *rows, of, sets);
+    CHECK_EQ(rows->info().parameters, whole.info().parameters);
+    CHECK_EQ(rows->info().weight_bytes, whole.info().weight_bytes);
+    CHECK_EQ(rows->why_not_finite(), "every weight is finite, so sums overflow");
+  };
+  for (const DType dtype : kHostDTypes) {
+    check(tiny.graph(), batch, dtype, {{"hidden"}, {"pooled"}, {"both", "hidden"}, {"sentence"}});
+    check(llama.graph(), tokens, dtype, {{"logits"}, {"next_logits"}, {"first", "logits"}});
+  }
+}
+
+TEST(a_compiled_file_runs_in_its_own_dtype_alone) {
+  const TempDir folder;
+  const CompiledFile file(save(folder, TinyModel().graph(), DType::kBF16));
+  CHECK_THROWS_WITH(file.engine(make_cpu_backend(1)), InputError, "is compiled in bfloat16");
+}
+
 TEST(weights_of_a_compiled_file_are_used_where_they_lie) {
   const TempDir folder;
   const TinyModel tiny({50, 64, 4, 128, 2, 40});
-  const auto mapped = CompiledFile(save(folder, tiny.graph())).engine(1);
+  const auto mapped = CompiledFile(save(folder, tiny.graph())).engine(make_cpu_backend(1));
   const size_t empty = mapped->info().bytes_allocated;
   for (const char* name : {"hidden", "pooled", "sentence", "both"}) mapped->plan({name});
   CHECK_EQ(mapped->info().bytes_allocated, empty);
@@ -92,7 +124,7 @@ TEST(a_compiled_file_can_be_saved_again) {
   const std::string first = read(path);
   // Over the file that is mapped: Windows refuses that, and the file stays what it was.
   const auto again = [&](const std::filesystem::path& to) {
-    CompiledFile(path).engine(1)->save(to, {{"trine.task", "embed"}});
+    CompiledFile(path).engine(make_cpu_backend(1))->save(to, {{"trine.task", "embed"}});
   };
 #if defined(_WIN32)
   CHECK_THROWS_WITH(again(path), std::system_error, "replaces no file that a process has mapped");
@@ -136,7 +168,10 @@ std::filesystem::path edited(const TempDir& folder, std::string file, std::strin
 }
 
 void refuses(const std::filesystem::path& path, std::string_view part, bool check_sum = false) {
-  const auto open = [&] { return CompiledFile(path, check_sum).engine(1); };
+  const auto open = [&] {
+    const CompiledFile file(path, check_sum);
+    return file.engine(make_cpu_backend(1, file.dtype()));
+  };
   CHECK_THROWS_WITH(open(), ModelError, path.filename().string() + ": ");
   CHECK_THROWS_WITH(open(), ModelError, part);
   CHECK_THROWS_WITH(open(), ModelError, "compile");

@@ -292,12 +292,12 @@ TEST(gguf_store) {
   const auto store = WeightStore::open_gguf(
       path, {{"blk.0.attn_q.weight", "q.weight", 2}, {"blk.0.attn_q.bias", "q.bias", 1}});
   CHECK_EQ(store->size(), 2u);
-  const auto rows = rows_in_order(store->at("q.weight"));
+  const Numbers rows = numbers_of(store->at("q.weight"));
   std::string order;
-  for (int i = 0; i < 8; ++i) order += std::to_string(static_cast<int>(rows.get()[34 * i + 33]));
+  for (int i = 0; i < 8; ++i) order += std::to_string(static_cast<int>(rows.data[34 * i + 33]));
   CHECK_EQ(order, "02134657");
-  const auto bias = rows_in_order(store->at("q.bias"));
-  const auto* const b = reinterpret_cast<const float*>(bias.get());
+  const Numbers bias = numbers_of(store->at("q.bias"));
+  const auto* const b = reinterpret_cast<const float*>(bias.data);
   CHECK(b[0] == 0 && b[1] == 2 && b[2] == 1 && b[3] == 3);
   CHECK_EQ(store->at("q.weight").data[34], std::byte{1});  // a view of the file
 
@@ -305,7 +305,7 @@ TEST(gguf_store) {
   merged.merge(store, "m.");
   CHECK_EQ(merged.at("m.q.weight").interleaved_heads, 2);
   const auto plain = WeightStore::open({path});
-  CHECK(rows_in_order(plain->at("blk.0.attn_q.weight")) == nullptr);
+  CHECK(numbers_of(plain->at("blk.0.attn_q.weight")).owner == nullptr);
   CHECK_THROWS_WITH(WeightStore::open_gguf(path, {{"x", "y", 0}}), ModelError, "no tensor 'x'");
   for (int64_t heads : {3, 8, -1}) {
     CHECK_THROWS_WITH(WeightStore::open_gguf(path, {{"blk.0.attn_q.weight", "q", heads}}),

@@ -211,8 +211,8 @@ def test_load_refuses_what_the_file_is_not(tmp_path: Path) -> None:
         trine.load(path, dtype="bfloat16")
     with pytest.raises(trine.ModelError, match="compiled for the task 'tag', not 'fill'"):
         trine.load(path, task="fill-mask")
-    with pytest.raises(trine.DeviceError, match="compiled for cpu"):
-        trine.load(path, device="cuda")
+    with pytest.raises(trine.DeviceError, match='no device "tpu"'):
+        trine.load(path, device="tpu")
     with pytest.raises(trine.ModelError, match="no such file"):
         trine.load(tmp_path / "absent.trine")
     other = tmp_path / "weights.trine"

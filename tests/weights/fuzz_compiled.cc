@@ -35,8 +35,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       .write(reinterpret_cast<const char*>(data), static_cast<std::streamsize>(size));
   try {
     const trine::CompiledFile file(path, false);
-    const auto engine = file.engine(1);
+    const auto engine = file.engine(trine::make_cpu_backend(1, file.dtype()));
     for (const auto& [name, id] : engine->graph().outputs) run(*engine, name);
+    const auto rows = file.engine(trine::make_ref_backend(file.dtype()));
+    for (const auto& [name, id] : rows->graph().outputs) run(*rows, name);
   } catch (const trine::Error&) {
   }
   return 0;
