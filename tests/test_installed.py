@@ -168,7 +168,7 @@ C_PROGRAM = """
 
 int main(int count, char** arguments) {
   trine_model* model = NULL;
-  trine_options options = {sizeof options, 1};
+  trine_options options = {sizeof options, 1, "cpu"};
   trine_error* error = count == 2 ? trine_model_load(arguments[1], &options, &model) : NULL;
   if (error != NULL) {
     printf("%d %s\\n", trine_error_kind(error), trine_error_text(error));

@@ -204,18 +204,6 @@ def test_threads(device: Any) -> None:
         assert all(np.array_equal(found[i], alone[i]) for i in range(len(texts)))
 
 
-def test_a_compiled_file_is_for_the_cpu(device: Any, tmp_path: Path) -> None:
-    with trine.load(GOLDEN / "sentence", device="cpu") as model:
-        model.save(tmp_path / "m.trine")
-    with pytest.raises(trine.DeviceError, match="compiled for cpu"):
-        trine.load(tmp_path / "m.trine", device=device)
-    with (
-        trine.load(GOLDEN / "sentence", device=device) as model,
-        pytest.raises(trine.DeviceError, match=device),
-    ):
-        model.save(tmp_path / "n.trine")
-
-
 @pytest.mark.parametrize("number", ["9", "x", "-1", ""])
 def test_no_such_gpu(device: str, number: str) -> None:
     wanted: Any = f"{device}:{number}"
