@@ -259,9 +259,10 @@ static TRINE_INLINE void add_last_values(const Head& head, int r, int64_t i0, in
   }
 }
 
-// NV vectors of output columns from c on, the last of them perhaps cut by head_dim, for R queries.
+// NV vectors of output columns from c on, the last of them perhaps cut by head_dim, for `rows` of R
+// queries.
 template <class Format, int R, int NV>
-static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t c,
+static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t rows, int64_t c,
                                       const float* scale) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
   const float* v = head.v + c / kPanel * head.v_panel + c % kPanel;
@@ -276,6 +277,7 @@ static TRINE_NOINLINE void value_tile(const Head& head, int64_t i0, int64_t c,
         add_last_values<Format>(head, r, i0, lines, v, step, acc[r]);
   }
   TRINE_UNROLL for (int r = 0; r < R; ++r) {
+    if (r >= rows) return;
     float* y = head.y + (i0 + r) * head.ldy + c;
     TRINE_UNROLL for (int x = 0; x < NV; ++x) {
       const Vec result = Mul(acc[r][x], Set(scale[r]));
@@ -301,7 +303,8 @@ static TRINE_NOINLINE void value_tiles(const Head& head, int64_t i0, int64_t row
   }
 }
 
-// R queries; by tiles, perhaps fewer `rows` of them.
+// `rows` queries of R, whose others are zeros; fewer than R where tiles have that height, or where
+// all rows see the same keys.
 template <class Format, int R>
 static void attend_block(const Head& head, int64_t s0, int64_t i0, int64_t rows) noexcept {
   constexpr int64_t kLanes = Vec::kLanes;
@@ -332,10 +335,15 @@ static void attend_block(const Head& head, int64_t s0, int64_t i0, int64_t rows)
   } else {
     int64_t c = 0;
     for (; c + (kWideVecs - 1) * kLanes < head.dim; c += kWideVecs * kLanes) {
-      value_tile<Format, R, kWideVecs>(head, i0, c, scale);
+      value_tile<Format, R, kWideVecs>(head, i0, rows, c, scale);
     }
-    for (; c < head.dim; c += kLanes) value_tile<Format, R, 1>(head, i0, c, scale);
+    for (; c < head.dim; c += kLanes) value_tile<Format, R, 1>(head, i0, rows, c, scale);
   }
+}
+
+// The height of the next smaller block.
+static constexpr int smaller_block(int height) {
+  return height > 8 ? 8 : height > 4 ? 4 : height / 2;
 }
 
 // Blocks of R queries while they last, then smaller ones; query_terms begin with s0.
@@ -346,7 +354,7 @@ static TRINE_INLINE void attend(const Head& head, int64_t s0, int64_t i, int64_t
     if (end - i > R / 2) return attend_block<Format, R>(head, s0, i, end - i);
     if (i < end) attend_block<Format, R / 2>(head, s0, i, end - i);
   } else if constexpr (R > 1) {
-    attend<Format, (R > 8 ? 8 : R > 4 ? 4 : R / 2)>(head, s0, i, end);
+    attend<Format, smaller_block(R)>(head, s0, i, end);
   }
 }
 

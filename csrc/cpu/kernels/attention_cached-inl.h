@@ -47,6 +47,23 @@ static void append_kv(const AttentionArgs& args, int32_t sequence, int32_t kv_he
   }
 }
 
+// Rows that see the same keys, in as few blocks as hold them: K and V come from memory for each
+// block, which takes longer than rows that nobody asked for.
+template <class Format, int R>
+static TRINE_INLINE void attend_together(const Head& head, int64_t i, int64_t end) {
+  if constexpr (kIsTiled<Format>) {
+    attend<Format, R>(head, 0, i, end);
+  } else {
+    for (; i + R <= end; i += R) attend_block<Format, R>(head, 0, i, R);
+    constexpr int kSmaller = smaller_block(R);
+    if (i == end) return;
+    if constexpr (R > 1) {
+      if (end - i <= kSmaller) return attend_together<Format, kSmaller>(head, i, end);
+    }
+    attend_block<Format, R>(head, 0, i, end - i);
+  }
+}
+
 template <class Format>
 static void attention_cached(const AttentionArgs& args, int32_t sequence, int32_t kv_head,
                              int64_t q0, int64_t q1, std::byte* scratch) noexcept {
@@ -71,7 +88,7 @@ static void attention_cached(const AttentionArgs& args, int32_t sequence, int32_
       head.q = {q + i * args.ldq, dim, dim};
       head.y = y + i * args.ldy;
       head.length = past + i + 1;
-      attend<Format, kBlockQueries>(head, 0, 0, group);
+      attend_together<Format, kBlockQueries>(head, 0, group);
     }
     return;
   }
