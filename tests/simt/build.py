@@ -42,11 +42,9 @@ METAL_INCLUDES = ["-I.", "-Itests", "-Imetal", "-Icuda", "-Icsrc"]
 # Attributes of MSL, and parameters that all kernels have.
 METAL_WARNINGS = ["-Wno-attributes", "-Wno-unused-parameter"]
 WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]  # nvcc's `#pragma unroll`
-# What is checked of pointers is what they point to, and where; more makes a quarter of compiling.
-POINTERS = "-fno-sanitize=null,object-size,pointer-overflow"
 SANITIZERS = {
     "plain": [],
-    "address": ["-fsanitize=address,undefined", POINTERS, "-fno-sanitize-recover=all"],
+    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
     "thread": ["-fsanitize=thread"],
 }
 LAUNCHER = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER")  # CMake's name for what may be ccache
