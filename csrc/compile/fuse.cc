@@ -4,6 +4,7 @@
 // tile what the separate ops do on the result.
 #include <algorithm>
 #include <map>
+#include <string>
 
 #include "compile/passes.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 class Fusion {
  public:
-  explicit Fusion(Graph graph) : graph_(std::move(graph)) {}
+  Fusion(Graph graph, const Backend& backend) : graph_(std::move(graph)), backend_(backend) {}
 
   Graph run() {
     fuse_activation();
@@ -65,9 +66,12 @@ class Fusion {
     }
   }
 
-  // Linears that differ in their weights alone and read the same x.
+  // Linears that differ in their weights alone and read the same x. Weights in several forms
+  // (blocks of a GGUF file) are no one weight, and each is read in its own.
   struct Key {
     NodeId x;
+    std::string form;
+    DType dtype;
     bool bias;
     bool pooled, keep;
     Activation activation;
@@ -83,8 +87,9 @@ class Fusion {
       if (node.op != Op::linear || node.input(3) != kNoNode || node.shape.cols() % 16 != 0)
         continue;
       const auto& attrs = node.as<LinearAttrs>();
-      const Key key{node.inputs[0], node.input(2) != kNoNode, attrs.pooled, attrs.keep,
-                    attrs.activation};
+      const Form form = backend_.form(graph_, node.inputs[1], node, 1);
+      const Key key{node.inputs[0], form.name,  form.dtype,      node.input(2) != kNoNode,
+                    attrs.pooled,   attrs.keep, attrs.activation};
       groups[key].push_back(static_cast<NodeId>(id));
     }
     std::erase_if(groups, [](const auto& group) { return group.second.size() < 2; });
@@ -152,10 +157,11 @@ class Fusion {
   }
 
   Graph graph_;
+  const Backend& backend_;
 };
 
 }  // namespace
 
-Graph fuse(const Graph& graph) { return Fusion(graph).run(); }
+Graph fuse(const Graph& graph, const Backend& backend) { return Fusion(graph, backend).run(); }
 
 }  // namespace trine

@@ -23,7 +23,8 @@ Graph fold(const Graph&, Backend&);
 // sequence without tokens, whose pooled row is zeros: batches with one are not for such a graph.
 Graph sink_pools(const Graph&);
 
-// Projections of one x into one GEMM; bias, activation and residual into the GEMM's epilogue.
-Graph fuse(const Graph&);
+// Projections of one x whose weights the backend holds in one form into one GEMM; bias, activation
+// and residual into the GEMM's epilogue.
+Graph fuse(const Graph&, const Backend&);
 
 }  // namespace trine

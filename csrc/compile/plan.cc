@@ -348,7 +348,7 @@ Packed PackedWeights::join_stored(const Graph& graph, const Node& parts, const N
 std::unique_ptr<Plan> make_plan(const Graph& graph, const std::vector<std::string>& outputs,
                                 Backend& backend, PackedWeights& weights, bool fused, bool sunk) {
   Graph wanted = prune(graph, outputs);
-  if (fused) wanted = fuse(sunk ? sink_pools(wanted) : wanted);
+  if (fused) wanted = fuse(sunk ? sink_pools(wanted) : wanted, backend);
   verify(wanted);
   std::unique_ptr<Plan> plan = Planner(std::move(wanted), backend, weights).run();
   plan->sunk = fused && sunk;

@@ -138,7 +138,7 @@ void Engine::save(const std::filesystem::path& path, std::map<std::string, std::
     const std::lock_guard lock(plans_mutex_);
     exclusively([&] {
       const Graph whole = prune(graph_, output_names(graph_));
-      collector.add(fuse(sink_pools(whole)));
+      collector.add(fuse(sink_pools(whole), *backend_));
       collector.add(whole);
     });
   }

@@ -187,11 +187,7 @@ Packed as_int8(const Graph& graph, NodeId weight) {
 
 GroupForm group_form(const Graph& graph, NodeId weight) {
   const Node& node = graph[weight];
-  if (node.op == Op::concat_rows) {
-    GroupForm form = group_form(graph, node.inputs[0]);
-    for (const NodeId part : node.inputs) form = common_form(form, group_form(graph, part));
-    return form;
-  }
+  if (node.op == Op::concat_rows) return group_form(graph, node.inputs[0]);  // one for all
   const bool tied = std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const Node& n) {
     return n.op == Op::embedding && n.as<EmbeddingAttrs>().tied && n.inputs[1] == weight;
   });

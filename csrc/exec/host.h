@@ -65,8 +65,8 @@ bool groups_of_row(const Part&, int64_t row, int64_t k0, int64_t k, GroupForm, G
 // The operand as rows of int8, as the reference reads them (exec/int8.h).
 Packed as_int8(const Graph&, NodeId weight);
 
-// In what groups int4 holds this weight: what holds all of its parts (weights/groups.h), 8 bits for
-// a tied table that is in no blocks yet.
+// In what groups int4 holds this weight (weights/groups.h): 8 bits for a tied table that is in no
+// blocks yet.
 GroupForm group_form(const Graph&, NodeId weight);
 
 // The operand as rows of Group. ModelError where an element is not finite or too large.

@@ -152,22 +152,16 @@ void read_block(DType dtype, const std::byte* row, int64_t i, Group& group) noex
 // Group `i` of a row whose minimum is a multiple of its scale, a block of its own, in kQ8_0.
 void read_eight(DType dtype, const std::byte* row, int64_t i, Group& group) noexcept {
   read_block(dtype, row, i, group);
-  const int more = dtype == DType::kQ4_0 ? 120 : dtype == DType::kQ5_0 ? 112 : 0;
+  const int more = dtype == DType::kQ5_0 ? 112 : 0;
   for (uint8_t& q : group.q) q = static_cast<uint8_t>(q + more);
   set_min(group, minimum_of(GroupForm::kQ8_0, group.scale[0]));
 }
 
 // Group `i` of a row in kQ6_K: an eighth of a block of Q6_K (in 128 elements, 32 share the low or
-// the high halves of bytes with those 64 on), or a block of Q4_0.
-void read_six(DType dtype, const std::byte* row, int64_t i, Group& group) noexcept {
-  if (dtype == DType::kQ4_0) {
-    read_block(dtype, row, i, group);
-    for (uint8_t& q : group.q) q = static_cast<uint8_t>(q + 24);
-    set_min(group, minimum_of(GroupForm::kQ6_K, group.scale[0]));
-    return;
-  }
+// the high halves of bytes with those 64 on).
+void read_six(const std::byte* row, int64_t i, Group& group) noexcept {
   const auto* const block =
-      reinterpret_cast<const uint8_t*>(row) + bytes_of(dtype, i / 8 * block_of(dtype));
+      reinterpret_cast<const uint8_t*>(row) + bytes_of(DType::kQ6K, i / 8 * block_of(DType::kQ6K));
   const int64_t half = i % 8 / 4, quarter = i % 4;
   const uint8_t* const low = block + half * 64 + quarter % 2 * 32;
   const uint8_t* const high = block + 128 + half * 32;
@@ -198,13 +192,7 @@ bool is_finite(const Group& group) noexcept {
 
 bool regrouped(const Group& from, GroupForm was, int64_t n, GroupForm form, Group& to) noexcept {
   to = from;
-  const auto fits = [&](uint8_t q) { return q < 1 << group_bits(form); };
-  if (was == form) return is_finite(to);
-  if (form == GroupForm::kQ6_K || form == GroupForm::kQ8_0) {  // of kQ4_0
-    const auto more = static_cast<int>(offset_of(was) - offset_of(form));
-    for (uint8_t& q : to.q) q = static_cast<uint8_t>(q + more);
-    for (int part = 0; part < 2; ++part) to.min[part] = minimum_of(form, to.scale[part]);
-  } else if (was == GroupForm::kQ6_K || !std::all_of(from.q, from.q + kGroup, fits)) {
+  if (was == GroupForm::kQ6_K && form != was) {
     float values[kGroup];
     for (int64_t i = 0; i < n; ++i) values[i] = from.value(i);
     quantise_group(values, n, group_bits(form), to);
@@ -230,7 +218,7 @@ bool to_groups(DType dtype, const std::byte* row, int64_t k, GroupForm form,
     for (int64_t i = 0; i < count; i += kGroup) {
       Group& group = groups[(k0 + i) / kGroup];
       if (six) {
-        read_six(dtype, row, (k0 + i) / kGroup, group);
+        read_six(row, (k0 + i) / kGroup, group);
       } else if (form == GroupForm::kQ8_0) {
         read_eight(dtype, row, (k0 + i) / kGroup, group);
       } else if (is_grouped(dtype)) {

@@ -46,17 +46,8 @@ constexpr GroupForm group_form(DType stored) noexcept {
   }
 }
 
-// What holds the elements of both.
-constexpr GroupForm common_form(GroupForm a, GroupForm b) noexcept {
-  if (a == b) return a;
-  // Q4_0 fits into each of the others.
-  if (a == GroupForm::kQ4_0) return b;
-  if (b == GroupForm::kQ4_0) return a;
-  return GroupForm::kInt8;
-}
-
-// A row of k elements as groups of a form (or what `form` and group_form(dtype) have in common is
-// another one: a mistake), the last one filled up with anything.
+// A row of k elements as groups of group_form(dtype), or of kInt4 or kInt8 with as many bits, the
+// last one filled up with anything.
 // - Q4_0, Q4_1, Q5_0, Q5_1, Q8_0: exactly (a -0 becomes +0).
 // - Q4_K, Q5_K: with the same q; a group's scale and minimum are rounded to f16, so that an
 //   element moves by 2^-11 of itself at most, or of the minimum.
@@ -74,8 +65,8 @@ void quantise_group(const float* values, int64_t n, int bits, Group& group) noex
 // The minimum of a group of an "offset" form with this scale.
 uint16_t minimum_of(GroupForm form, uint16_t scale) noexcept;
 
-// A group of one form, n of whose elements count, in another one that group_form or common_form may
-// say of it: exactly, but for kQ6_K in kInt8, which is rounded as above. False as for to_groups.
+// A group, n of whose elements count, in its own form or in kInt4 or kInt8 with as many bits:
+// exactly, but for kQ6_K in kInt8, which is rounded as above. False as for to_groups.
 bool regrouped(const Group& from, GroupForm was, int64_t n, GroupForm form, Group& to) noexcept;
 
 }  // namespace trine

@@ -125,10 +125,9 @@ TEST(panels_of_groups_are_groups_again) {
 TEST(groups_of_one_form_in_another) {
   Random random(6);
   constexpr int64_t kDepth = 256;
-  constexpr std::pair<DType, GroupForm> kCases[] = {{DType::kQ4_0, GroupForm::kQ6_K},
-                                                    {DType::kQ4_0, GroupForm::kQ8_0},
-                                                    {DType::kQ4_0, GroupForm::kInt8},
-                                                    {DType::kQ4_1, GroupForm::kInt8},
+  constexpr std::pair<DType, GroupForm> kCases[] = {{DType::kQ4_0, GroupForm::kInt4},
+                                                    {DType::kQ4_1, GroupForm::kInt4},
+                                                    {DType::kQ5_1, GroupForm::kInt8},
                                                     {DType::kQ8_0, GroupForm::kInt8}};
   for (const auto& [dtype, form] : kCases) {
     std::vector<std::byte> row(bytes_of(dtype, kDepth));

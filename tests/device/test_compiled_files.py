@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,12 @@ class Batch(ctypes.Structure):
     ]
 
 
-def c_library() -> Any:
-    library = ctypes.CDLL(os.fspath(next((Path(trine.cmake_prefix()) / "lib").glob("libtrine.*"))))
+def c_library_file() -> Path:
+    return next((Path(trine.cmake_prefix()) / "lib").glob("libtrine.*"))
+
+
+def c_library(path: Path | None = None) -> Any:
+    library = ctypes.CDLL(os.fspath(path or c_library_file()))
     for name in ("trine_model_load", "trine_model_run"):
         getattr(library, name).restype = ctypes.c_void_p  # an error, or NULL
     for name in ("trine_error_text", "trine_model_device", "trine_model_device_reason"):
@@ -142,6 +147,35 @@ def test_from_c(device: Any, tmp_path: Path) -> None:
         assert library.trine_model_device(model).decode() == info["device"]
         assert library.trine_model_device_reason(model).decode() == info["device_reason"]
         library.trine_model_free(model)
+
+
+def test_the_library_of_a_wheel_finds_the_packages_plugin(
+    device: Any, is_emulated: bool, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """There it lies in trine/cpp/lib, and plugins in trine; elsewhere beside each other."""
+    if not is_emulated:
+        pytest.skip("a real plugin lies where it was installed")
+    file = tmp_path / "m.trine"
+    with trine.load(GOLDEN / "heads" / "model", device="cpu", dtype="float32") as cpu:
+        cpu.save(file)
+    plugin = next(Path(os.environ["TRINE_PLUGIN_PATH"]).glob(f"libtrine_{device}.*"))
+    monkeypatch.delenv("TRINE_PLUGIN_PATH")
+    options = Options(ctypes.sizeof(Options), 1, device.encode())
+    for own, plugins, found in (
+        ("wheel/cpp/lib", "wheel", True),
+        ("prefix", "prefix", True),
+        ("other/lib", "other", False),
+    ):
+        (tmp_path / own).mkdir(parents=True)
+        library = c_library(Path(shutil.copy(c_library_file(), tmp_path / own / "libtrine.so")))
+        shutil.copy(plugin, tmp_path / plugins)
+        model = ctypes.c_void_p()
+        error = library.trine_model_load(
+            os.fsencode(file), ctypes.byref(options), ctypes.byref(model)
+        )
+        assert (error is None) == found, own
+        if error is None:
+            library.trine_model_free(model)
 
 
 def test_a_device_that_is_not_there_from_c(tmp_path: Path, monkeypatch: Any) -> None:

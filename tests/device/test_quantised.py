@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from gguf_files import TYPES, write
+from gguf_files import write_blocks
 
 import trine
 from trine import _core, devices, nn
@@ -118,45 +118,18 @@ def test_models_beside_the_cpu(device: str, name: str, dtype: str) -> None:
         assert error(got[output], values) <= rounding, output
 
 
-def write_gguf(folder: Path) -> Path:
-    """A Llama of one layer in blocks of 4 and more bits; its head is the table."""
-    rng = np.random.default_rng(3)
-
-    def blocks(kind: str, rows: int, columns: int) -> tuple[str, tuple[int, int], bytes]:
-        # Scale and, where the type has one, minimum; then bits, which are as good as random.
-        heads = {"Q4_0": (0.02,), "Q4_1": (0.02, -0.15), "Q5_1": (0.01, -0.15), "Q8_0": (0.001,)}
-        head = np.array(heads[kind], np.float16).tobytes()
-        bits = TYPES[kind][2] - len(head)
-        raw = b"".join(head + rng.bytes(bits) for _ in range(rows * columns // 32))
-        return kind, (rows, columns), raw
-
-    def norm() -> tuple[str, tuple[int], bytes]:
-        return "F32", (64,), rng.standard_normal(64, np.float32).tobytes()
-
-    tensors = {
-        "token_embd.weight": blocks("Q8_0", 40, 64),
-        "output_norm.weight": norm(),
-        "blk.0.attn_norm.weight": norm(),
-        "blk.0.attn_q.weight": blocks("Q4_0", 64, 64),
-        "blk.0.attn_k.weight": blocks("Q4_1", 32, 64),
-        "blk.0.attn_v.weight": blocks("Q5_1", 32, 64),  # so q and k have 8 bits, too
-        "blk.0.attn_output.weight": blocks("Q4_0", 64, 64),
-        "blk.0.ffn_norm.weight": norm(),
-        "blk.0.ffn_gate.weight": blocks("Q4_1", 96, 64),
-        "blk.0.ffn_up.weight": blocks("Q4_0", 96, 64),
-        "blk.0.ffn_down.weight": blocks("Q8_0", 64, 96),
-    }
-    sizes = {"llama.embedding_length": 64, "llama.feed_forward_length": 96}
-    return write(folder, sizes, tensors)
-
-
 def test_blocks_of_gguf(device: str, tmp_path: Path) -> None:
-    path, ids = write_gguf(tmp_path), [[5, 6, 39, 0, 7], [1, 2, 2, 9, 3]]
+    path, ids = write_blocks(tmp_path), [[5, 6, 39, 0, 7], [1, 2, 2, 9, 3]]
     logits = []
     for how in (device, "cpu"):
         with trine.load(path, device=how, dtype="int4", task="generate") as model:
             logits.append(model.forward(ids)["logits"])
     assert error(*logits) <= ATTENDED
+    # A compiled file has the blocks in the CPU's forms, alone and merged: the same bits from there.
+    with trine.load(path, device="cpu", dtype="int4", task="generate") as cpu:
+        cpu.save(tmp_path / "m.trine")
+    with trine.load(tmp_path / "m.trine", device=device) as mapped:
+        np.testing.assert_array_equal(mapped.forward(ids)["logits"], logits[0])
 
 
 def test_generation(device: str) -> None:

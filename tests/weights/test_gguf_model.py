@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gguf_files import KEYS, TABLE, array, encoded, file_of, gguf, key, write
+from gguf_files import KEYS, TABLE, array, encoded, file_of, gguf, key, write, write_blocks
 
 import trine
 from trine import _core, nn
@@ -330,3 +330,16 @@ def test_long_arrays_are_quick(tmp_path: Path) -> None:
     path.write_bytes(gguf([key("k", 9, array(8, one * 200_000, 200_000))]))
     assert read_gguf(path)[0]["k"] == ["abc"] * 200_000
     assert WeightStore([(path, "")]).names() == []
+
+
+def test_a_compiled_file_of_several_types_of_blocks(tmp_path: Path) -> None:
+    """Projections of one input in blocks of several types: each keeps its own there, too."""
+    path, ids = write_blocks(tmp_path), [[5, 6, 39, 0, 7], [1, 2, 2, 9, 3]]
+    for dtype in ("int4", "int8", "bfloat16", "float32"):
+        options: dict[str, Any] = {"device": "cpu", "dtype": dtype, "task": "generate"}
+        with trine.load(path, cache=False, **options) as model:
+            expected = model.forward(ids)["logits"]
+            model.save(tmp_path / "m.trine")
+        with trine.load(tmp_path / "m.trine", device="cpu") as mapped:
+            np.testing.assert_array_equal(mapped.forward(ids)["logits"], expected)
+            assert mapped.generate(ids[0], max_new_tokens=4).tokens  # keys without queries

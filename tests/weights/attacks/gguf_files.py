@@ -6,6 +6,8 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -131,3 +133,35 @@ def write(
     path = folder / "m.gguf"
     path.write_bytes(file_of(keys, {"token_embd.weight": TABLE} | (tensors or {})))
     return path
+
+
+def write_blocks(folder: Path) -> Path:
+    """A Llama of one layer in blocks of 4 and more bits; its head is the table."""
+    rng = np.random.default_rng(3)
+
+    def blocks(kind: str, rows: int, columns: int) -> tuple[str, tuple[int, int], bytes]:
+        # Scale and, where the type has one, minimum; then bits, which are as good as random.
+        heads = {"Q4_0": (0.02,), "Q4_1": (0.02, -0.15), "Q5_1": (0.01, -0.15), "Q8_0": (0.001,)}
+        head = np.array(heads[kind], np.float16).tobytes()
+        bits = TYPES[kind][2] - len(head)
+        raw = b"".join(head + rng.bytes(bits) for _ in range(rows * columns // 32))
+        return kind, (rows, columns), raw
+
+    def norm() -> tuple[str, tuple[int], bytes]:
+        return "F32", (64,), rng.standard_normal(64, np.float32).tobytes()
+
+    tensors = {
+        "token_embd.weight": blocks("Q8_0", 40, 64),
+        "output_norm.weight": norm(),
+        "blk.0.attn_norm.weight": norm(),
+        "blk.0.attn_q.weight": blocks("Q4_0", 64, 64),
+        "blk.0.attn_k.weight": blocks("Q4_1", 32, 64),
+        "blk.0.attn_v.weight": blocks("Q5_1", 32, 64),
+        "blk.0.attn_output.weight": blocks("Q4_0", 64, 64),
+        "blk.0.ffn_norm.weight": norm(),
+        "blk.0.ffn_gate.weight": blocks("Q4_1", 96, 64),
+        "blk.0.ffn_up.weight": blocks("Q4_0", 96, 64),
+        "blk.0.ffn_down.weight": blocks("Q8_0", 64, 96),
+    }
+    sizes = {"llama.embedding_length": 64, "llama.feed_forward_length": 96}
+    return write(folder, sizes, tensors)
