@@ -9,6 +9,7 @@
 #include "compile/passes.h"
 #include "exec/finite.h"
 #include "exec/host.h"
+#include "weights/convert.h"
 
 namespace trine {
 namespace {
@@ -205,12 +206,14 @@ std::string Engine::why_not_finite() const {
       find_not_finite(*graph_.weights, [&](std::string_view name) { return used.contains(name); });
   if (found.empty() && stored_)
     found = find_not_finite(*stored_, [](std::string_view) { return true; });
-  for (size_t i = 0; i < graph_.constants.size() && found.empty(); ++i) {
-    const Constant& c = graph_.constants[i];
-    size_t count = 1;
-    for (const int64_t d : c.dims) count *= static_cast<size_t>(d);
-    if (c.data != nullptr && !all_finite(c.data.get(), count))
-      found = cat("what was computed of weights alone is not (constant ", i, ")");
+  // What was folded is all that a compiled file has of some weights; stored_ has its own already.
+  for (size_t id = 0; id < graph_.nodes.size() && found.empty() && !stored_; ++id) {
+    if (graph_[static_cast<NodeId>(id)].op != Op::constant) continue;
+    if (!is_readable(host::parts(graph_, static_cast<NodeId>(id))[0].dtype)) continue;  // integers
+    const Packed values = host::as_f32(graph_, static_cast<NodeId>(id));
+    if (!all_finite(static_cast<const float*>(values.data), values.bytes / sizeof(float)))
+      found = cat("what was computed of weights alone is none, either: ",
+                  describe(graph_, graph_[static_cast<NodeId>(id)]));
   }
   return found.empty() ? "every weight is finite, so sums overflow" : found;
 }

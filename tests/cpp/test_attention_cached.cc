@@ -12,7 +12,7 @@ struct Heads {
   int32_t heads, kv_heads, dim;
 };
 // Groups of 5, 7 and 13 heads fill no block of any instruction set.
-constexpr Heads kHeads[] = {{1, 1, 1}, {4, 4, 16},  {6, 2, 20}, {8, 1, 64}, {3, 3, 5},
+constexpr Heads kHeads[] = {{1, 1, 1},   {4, 4, 16},  {6, 2, 20}, {8, 1, 64}, {3, 3, 5},
                             {4, 2, 130}, {10, 2, 32}, {7, 1, 33}, {13, 1, 16}};
 
 // Two layers of the same kind; the second one is used.

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <system_error>
 
 #include "base/atomic_file.h"
@@ -101,6 +102,28 @@ TEST(a_compiled_file_has_rows_for_other_devices) {
     check(tiny.graph(), batch, dtype, {{"hidden"}, {"pooled"}, {"both", "hidden"}, {"sentence"}});
     check(llama.graph(), tokens, dtype, {{"logits"}, {"next_logits"}, {"first", "logits"}});
   }
+}
+
+// Of what was folded the file has the result alone: another device names it.
+TEST(a_folded_value_that_is_no_number_is_named) {
+  const TempDir folder;
+  const TinyModel tiny;
+  const auto path = save(folder, tiny.graph());
+  std::streamoff at = 0;
+  {
+    const auto store = WeightStore::open_safetensors(path);
+    for (const Tensor& tensor : *store) {
+      if (tensor.name.find("/#") == std::string_view::npos) continue;
+      at = tensor.data - store->mapping_of(tensor.data).data();
+    }
+  }
+  CHECK(at > 0);
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
+  file.seekp(at).write(reinterpret_cast<const char*>(&nan), sizeof nan);
+  file.close();
+  const std::string said = CompiledFile(path).engine(make_ref_backend())->why_not_finite();
+  CHECK(said.starts_with("what was computed of weights alone is none, either: constant (node "));
 }
 
 TEST(a_compiled_file_runs_in_its_own_dtype_alone) {
